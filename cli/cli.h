@@ -1,0 +1,67 @@
+/* cli.h - what every command file shares. One cmd_<verb>.c per verb, on public headers only.
+ *
+ * A command defines `const ash_cmd cmd_<verb>` with an option table; parsing, --help, the man page and
+ * shell completion all come from it. Common options (--help, --json where `json` is set, -t where
+ * `threads` is set) are added by opt.c. */
+#ifndef ASH_CLI_H
+#define ASH_CLI_H
+
+#include "ashlar/base.h"
+
+#include <stdio.h>
+
+typedef enum {
+    OPT_END = 0,
+    OPT_FLAG,   /* bool *     */
+    OPT_STR,    /* const char ** */
+    OPT_I64,    /* int64_t *  */
+    OPT_F64,    /* double *   */
+    OPT_BYTES,  /* int64_t *  "60MB", "1.5GiB", "1000": kB/MB/GB decimal, KiB/MiB/GiB binary */
+    OPT_LIST    /* opt_list * repeated, or several values: --calib A --calib B */
+} opt_kind;
+
+typedef struct { const char *v[64]; int n; } opt_list;
+
+typedef struct {
+    opt_kind kind;
+    char short_name;        /* 0: none */
+    const char *name;       /* "size" for --size; --no-<name> turns a flag off */
+    const char *arg;        /* "BYTES"; NULL for flags */
+    const char *help;       /* one sentence */
+    void *dst;              /* static storage of the command, holding the default */
+} opt_def;
+
+typedef struct {
+    const char *name;       /* verb */
+    const char *usage;      /* "MODEL --size BYTES -o OUT" */
+    const char *summary;    /* one line */
+    const char *details;    /* paragraphs for --help and the man page; may be NULL */
+    const opt_def *opts;    /* ends with OPT_END; may be NULL */
+    int min_args, max_args; /* positionals; max -1: any */
+    bool json, threads;     /* wants --json, -t */
+    int (*run)(int argc, char **argv); /* positionals only; returns the exit code */
+} ash_cmd;
+
+/* Set by the common options before run. */
+extern bool g_json;         /* --json: one JSON document on stdout, nothing else there */
+extern int g_threads;       /* -t N, 0: all usable */
+
+/* Print "ashlar VERB: <sentence>" on stderr and return the status' exit code. */
+int cli_fail(const ash_error *err, ash_status s);
+int cli_usage(const char *fmt, ...) ASH_PRINTF(1, 2); /* sentence + hint, returns 2 */
+
+/* Progress on a terminal (stderr), silent in a pipe. */
+ash_progress cli_progress(void);
+void cli_progress_done(void);          /* clears the bar */
+bool cli_is_tty(FILE *f);
+/* "85.0 MB"-style text; buf >= 32 bytes. */
+const char *cli_bytes(uint64_t n, char *buf);
+/* Parse "60MB", "1.5GiB". */
+bool cli_parse_bytes(const char *s, int64_t *out);
+/* Find a file that ships with the program (default texts): beside the build, or in the install's share folder. NULL if absent. Static storage. */
+const char *cli_data_file(const char *name);
+/* SIGINT sets this once installed by cli_catch_sigint; long jobs end at the next checkpoint. */
+extern volatile int g_interrupted;
+void cli_catch_sigint(void);
+
+#endif

@@ -1,0 +1,81 @@
+/* ashlar/engine.h - sessions: one timeline of tokens that owns KV and logits; and sampling. */
+#ifndef ASHLAR_ENGINE_H
+#define ASHLAR_ENGINE_H
+
+#include "ashlar/model.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ash_session ash_session; /* one thread at a time */
+
+typedef enum {
+    ASH_PREC_EXACT = 0, /* float32 activations, float32 KV */
+    ASH_PREC_FAST = 1   /* 8-bit activations per 32 values, float16 KV: the everyday path */
+} ash_precision;
+
+typedef struct {
+    uint32_t n_ctx;            /* 0: the model's training context, at most 4096 */
+    uint32_t n_batch;          /* tokens per forward pass; 0: 512 */
+    int n_threads;             /* 0: all usable processors */
+    ash_precision precision;
+    int cpu_level;             /* -1: best available; else an ash_cpu_level, clamped */
+    uint64_t snapshot_bytes;   /* budget for sliding-window snapshots; 0: 64 MiB */
+} ash_session_opts;
+ASH_API ash_session_opts ash_session_defaults(void);
+
+/* All memory is taken here; sync and eval allocate nothing. ASH_E_LIMIT names the size asked for. */
+ASH_API ash_status ash_session_new(ash_session **s, ash_model *m, const ash_session_opts *o, ash_error *err);
+ASH_API void ash_session_free(ash_session *s);
+ASH_API uint64_t ash_session_bytes(const ash_session *s); /* KV + scratch */
+ASH_API uint32_t ash_session_n_ctx(const ash_session *s);
+
+/* Make the timeline equal to tokens[0..n): reuses the longest common prefix it can still stand on
+ * (KV, or a sliding-window snapshot), computes the rest in batches. Afterwards ash_session_logits is
+ * for the last token. ASH_E_LIMIT when n > n_ctx, ASH_E_RANGE for a bad id; the timeline is then
+ * unchanged. `reused` (may be NULL) gets the number of tokens not recomputed. n >= 1. */
+ASH_API ash_status ash_session_sync(ash_session *s, const ash_token *tokens, size_t n, size_t *reused, ash_error *err);
+/* Append one token. */
+ASH_API ash_status ash_session_append(ash_session *s, ash_token t, ash_error *err);
+/* Forget all after the first n tokens (as far as the window allows; sync rebuilds if not). */
+ASH_API ash_status ash_session_rewind(ash_session *s, size_t n, ash_error *err);
+/* Mark a turn boundary here: a snapshot of the windows is kept within the budget (oldest dropped). */
+ASH_API ash_status ash_session_mark(ash_session *s, ash_error *err);
+ASH_API size_t ash_session_n_tokens(const ash_session *s);
+ASH_API const ash_token *ash_session_tokens(const ash_session *s);
+/* n_vocab logits after the last token, final soft-cap applied. Borrowed until the next call on s. */
+ASH_API const float *ash_session_logits(const ash_session *s);
+
+/* All-positions evaluation of a fresh timeline (used by logits and eval): tokens[0..n) from position
+ * 0, calling sink for each position >= first with its logits (n_vocab). Sessions's timeline is lost. */
+typedef ash_status (*ash_logits_sink)(void *ctx, size_t pos, const float *logits, ash_error *err);
+ASH_API ash_status ash_session_eval_all(ash_session *s, const ash_token *tokens, size_t n, size_t first,
+                                        ash_logits_sink sink, void *ctx, ash_error *err);
+
+/* ---- sampling: llama.cpp's chain order: logit bias, penalties, top-k, top-p, min-p, temperature, draw ---- */
+typedef struct { ash_token token; float bias; } ash_logit_bias;
+typedef struct {
+    float temperature;         /* <= 0: greedy */
+    int32_t top_k;             /* <= 0: off */
+    float top_p;               /* >= 1: off */
+    float min_p;               /* <= 0: off */
+    float repeat_penalty;      /* 1: off */
+    float presence_penalty, frequency_penalty; /* 0: off */
+    int32_t penalty_last_n;    /* tokens looked back; -1: all; 0: off */
+    uint64_t seed;
+    const ash_logit_bias *bias; /* borrowed for the sampler's life */
+    size_t n_bias;
+} ash_sampler_opts;
+/* Defaults, overridden by the file's general.sampling.* keys when g is not NULL. */
+ASH_API ash_sampler_opts ash_sampler_defaults(const ash_gguf *g);
+typedef struct ash_sampler ash_sampler;
+ASH_API ash_status ash_sampler_new(ash_sampler **s, const ash_sampler_opts *o, int32_t n_vocab, ash_error *err);
+ASH_API void ash_sampler_free(ash_sampler *s);
+ASH_API void ash_sampler_accept(ash_sampler *s, ash_token t); /* history for the penalties */
+ASH_API ash_token ash_sampler_pick(ash_sampler *s, const float *logits); /* does not accept */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

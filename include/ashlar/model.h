@@ -1,0 +1,34 @@
+/* ashlar/model.h - a loaded model: hyperparameters and bound tensors over the mapped GGUF. */
+#ifndef ASHLAR_MODEL_H
+#define ASHLAR_MODEL_H
+
+#include "ashlar/gguf.h"
+#include "ashlar/text.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ash_model ash_model; /* immutable after load; ref-counted; shared by threads */
+
+/* Open, bind and validate (shapes against hyperparameters). Weights stay in the file's mapping.
+ * ASH_E_UNSUPPORTED names the architecture or what it is missing. */
+ASH_API ash_status ash_model_load(ash_model **m, const char *path, ash_error *err);
+ASH_API ash_model *ash_model_ref(ash_model *m);
+ASH_API void ash_model_free(ash_model *m); /* drops one reference; NULL is fine */
+
+ASH_API const ash_gguf *ash_model_gguf(const ash_model *m);
+/* NULL when the file has no usable tokenizer; `ash_model_vocab_error` says why. Loaded on first use, thread-safe. */
+ASH_API const ash_vocab *ash_model_vocab(const ash_model *m, ash_error *err);
+
+ASH_API const char *ash_model_arch(const ash_model *m);
+ASH_API int32_t ash_model_n_layer(const ash_model *m);
+ASH_API int32_t ash_model_n_embd(const ash_model *m);
+ASH_API int32_t ash_model_n_vocab(const ash_model *m);
+ASH_API int32_t ash_model_n_ctx_train(const ash_model *m);
+ASH_API bool ash_model_tied(const ash_model *m);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

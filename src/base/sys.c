@@ -1,0 +1,109 @@
+/* sys.c - CPU level and count, clock, random numbers. */
+#include "base/base.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <strings.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char *const level_names[ASH_CPU_COUNT] = {"scalar", "avx2", "avx512"};
+
+const char *ash_cpu_level_name(ash_cpu_level l) {
+    return (unsigned)l < ASH_CPU_COUNT ? level_names[l] : "?";
+}
+
+bool ash_cpu_level_parse(const char *s, ash_cpu_level *out) {
+    for (int i = 0; i < ASH_CPU_COUNT; i++)
+        if (strcasecmp(s, level_names[i]) == 0) return *out = (ash_cpu_level)i, true;
+    return false;
+}
+
+static ash_cpu_level hardware(void) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) return ASH_CPU_SCALAR;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
+        return ASH_CPU_AVX512;
+    return ASH_CPU_AVX2;
+#else
+    return ASH_CPU_SCALAR;
+#endif
+}
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static ash_cpu_level g_level;
+static char g_model[128] = "unknown";
+
+static void init(void) {
+    g_level = hardware();
+    const char *e = getenv("ASHLAR_CPU");
+    ash_cpu_level mask;
+    if (e && ash_cpu_level_parse(e, &mask) && mask < g_level) g_level = mask;
+    FILE *f = fopen("/proc/cpuinfo", "re");
+    char line[256];
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, "model name", 10) == 0) {
+            char *c = strchr(line, ':');
+            if (c) snprintf(g_model, sizeof g_model, "%.*s", (int)strcspn(c + 2, "\n"), c + 2);
+            break;
+        }
+    if (f) fclose(f);
+}
+
+ash_cpu_level ash_cpu_detect(void) {
+    pthread_once(&once, init);
+    return g_level;
+}
+
+const char *ash_cpu_model(void) {
+    pthread_once(&once, init);
+    return g_model;
+}
+
+int ash_cpu_count(void) {
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : n;
+}
+
+double ash_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* xoshiro256**, seeded by splitmix64: prng.di.unimi.it */
+static uint64_t rotl(uint64_t x, int k) { return (x << k) | (x >> (64 - k)); }
+
+void ash_rng_seed(ash_rng *r, uint64_t seed) {
+    for (int i = 0; i < 4; i++) {
+        uint64_t z = (seed += 0x9e3779b97f4a7c15u);
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+        r->s[i] = z ^ (z >> 31);
+    }
+}
+
+uint64_t ash_rng_u64(ash_rng *r) {
+    uint64_t *s = r->s, out = rotl(s[1] * 5, 7) * 9, t = s[1] << 17;
+    s[2] ^= s[0];
+    s[3] ^= s[1];
+    s[1] ^= s[2];
+    s[0] ^= s[3];
+    s[2] ^= t;
+    s[3] = rotl(s[3], 45);
+    return out;
+}
+
+double ash_rng_f64(ash_rng *r) { return (double)(ash_rng_u64(r) >> 11) * 0x1p-53; }
+
+uint64_t ash_rng_below(ash_rng *r, uint64_t n) {
+    uint64_t limit = UINT64_MAX - UINT64_MAX % n, x;
+    do x = ash_rng_u64(r);
+    while (x >= limit);
+    return x % n;
+}

@@ -1,0 +1,143 @@
+/* kern.h - compute kernels behind one table.
+ *
+ * Every kernel has a scalar reference `ash_k_<name>_ref` (always compiled, the oracle) and may have
+ * `ash_k_<name>_avx2` and `ash_k_<name>_avx512`. src/kern/list.inc is the one list: declarations here,
+ * dispatch (dispatch.c), parity tests and kern_bench come from it.
+ *
+ * Determinism contract: an output element's value depends neither on how many rows or tokens are
+ * computed with it nor on threads. For the 8-bit kernels it is stronger: integer sums are exact and
+ * the float steps are prescribed below, so that all CPU levels, matrix-vector and matrix-matrix agree
+ * bit for bit.
+ *
+ * Two weight-panel forms, 16 output rows side by side so that a vector lane is a row:
+ *
+ *  f32 panel   float p[K][16]                     y[t][r] = sum over k ascending of fma(p[k][r], x[t][k], acc), acc0 = 0
+ *
+ *  i8 panel    uint8_t q[K/4][16][4]  codes       w[r][k] = s[k/G][r] * (q - zp) (+ m[k/G][r] when has_min)
+ *              float   s[K/G][16], m[K/G][16]     G = 16 or 32; zp per type
+ *
+ * 8-bit activations, per token: int8 q[K] in [-127, 127], one scale d per 32 values, and the integer
+ * sums b of each 16 values: x ~ d[k/32] * q[k];  d = max|x| / 127, q = round-to-nearest-even(x / d), d = 0 for an all-zero group.
+ *
+ *   8-bit dot product of row r with token t, groups g ascending, starting from acc = 0:
+ *     isum = sum_{k in g} (q_w - zp) * q_a          exact int32
+ *     acc  = fmaf(s[g][r] * d[g], (float)isum, acc)              the product s*d rounded to float
+ *     acc  = fmaf(m[g][r], d[g] * (float)bsum_g, acc)            only with has_min; bsum_g = sum of q_a over g
+ *   (d[g] means the scale of the 32-group that g lies in.)
+ */
+#ifndef ASH_KERN_H
+#define ASH_KERN_H
+
+#include "ashlar/tensor.h"
+#include "base/base.h"
+
+#define ASH_PANEL_ROWS 16
+
+/* 8-bit activations of n_tok tokens, K % 32 == 0 (callers pad with zeros). Token t: q + t*ld_q,
+ * d + t*ld_d, b + t*ld_b. */
+typedef struct {
+    int8_t *q;
+    float *d;    /* K/32 */
+    int16_t *b;  /* K/16: sums of 16 codes, |b| <= 2032 */
+    int64_t ld_q, ld_d, ld_b;
+} ash_act8;
+
+/* How a type looks in i8 panel form. G == 0: the type has no 8-bit form (F32, F16, BF16). */
+typedef struct {
+    int G;        /* 16 or 32 */
+    int zp;       /* zero point of the unsigned codes */
+    bool has_min;
+} ash_i8_form;
+ash_i8_form ash_dtype_i8_form(ash_dtype t);
+
+typedef struct {
+    uint8_t *q;   /* [K/4][16][4], 64-byte aligned */
+    float *s;     /* [K/G][16] */
+    float *m;     /* [K/G][16], unused without has_min */
+} ash_panel8;
+
+/* ---- signatures ---- */
+typedef void (*ash_decode_fn)(const void *src, float *dst, int64_t n);                 /* n multiple of the block */
+/* Rows r < n_rows (<= 16) of K elements, row r at w + r*row_bytes; missing rows become zero rows. */
+typedef void (*ash_unpack8_fn)(const void *w, size_t row_bytes, int n_rows, int K, ash_panel8 out);
+/* n_rows any >= 1, one token (a's first): y[0..n_rows). Reads the GGUF's own layout. */
+typedef void (*ash_gemv8_fn)(const void *w, size_t row_bytes, int64_t n_rows, int K, ash_act8 a, float *y);
+/* One panel (n_rows <= 16 valid) against n_tok tokens: y[t*ldy + r]. */
+typedef void (*ash_gemm8_fn)(ash_panel8 p, int zp, int K, int n_rows, ash_act8 a, int n_tok, float *y, int64_t ldy);
+typedef void (*ash_quant8_fn)(const float *x, int K, int8_t *q, float *d, int16_t *b);
+/* 16 rows (n_rows valid, the rest zero) row-major with stride ld into a f32 panel. */
+typedef void (*ash_packf_fn)(const float *src, int64_t ld, int n_rows, int K, float *panel);
+/* ceil(n_rows/16) consecutive f32 panels (K*16 floats each) against n_tok tokens. y[t*ldy + r], r < n_rows. */
+typedef void (*ash_gemmf_fn)(const float *panels, int K, int64_t n_rows, const float *x, int64_t ldx, int n_tok, float *y, int64_t ldy);
+
+/* element-wise and attention pieces (all f32) */
+typedef void (*ash_rmsnorm_fn)(const float *x, const float *w /* may be NULL */, int n, float eps, float *y);
+typedef void (*ash_addto_fn)(float *y, const float *x, int64_t n);                      /* y += x */
+typedef void (*ash_glu_fn)(float *g, const float *u, int64_t n);                        /* g = act(g) * u */
+typedef void (*ash_cvt16_fn)(const float *x, uint16_t *y, int64_t n);                   /* f32 -> f16, nearest even */
+typedef void (*ash_cvt32_fn)(const uint16_t *x, float *y, int64_t n);
+/* One query head against keys: keys j in [0, n_keys) at k + j*ldk (hd floats or halves), oldest first.
+ * s[j] = scale * dot(q, k_j) */
+typedef void (*ash_qk_fn)(const float *q, const void *k, int64_t ldk, int n_keys, int hd, float scale, float *s);
+/* out[0..hd) += sum_j p[j] * v_j, j ascending. */
+typedef void (*ash_pv_fn)(const float *p, const void *v, int64_t ldv, int n_keys, int hd, float *out);
+/* In place: s -> exp(s - max) / sum, over n; returns nothing. Order of the sum is fixed by n only. */
+typedef void (*ash_softmax_fn)(float *s, int n);
+typedef void (*ash_softcap_fn)(float *s, int64_t n, float cap);                         /* s = cap * tanh(s / cap) */
+/* max and log-sum-exp (double accumulation of float exps) of n values. */
+typedef double (*ash_lse_fn)(const float *x, int64_t n);
+/* sum_i p_i * (log p_i - log q_i) with p = softmax(a), q = softmax(b), given lse_a, lse_b. */
+typedef double (*ash_kld_fn)(const float *a, double lse_a, const float *b, double lse_b, int64_t n);
+/* Adjacent pairs (norm) or half-split (neox) rotation of n_head heads of hd, first n_rot dims; cs = n_rot/2 (cos, sin) pairs. */
+typedef void (*ash_rope_fn)(float *x, int n_head, int hd, int n_rot, const float *cs);
+
+/* ---- the table: filled once per CPU level, immutable ---- */
+typedef struct {
+    ash_cpu_level level;
+#define ASH_KERN(slot, sig, avx2, avx512) sig slot;
+#define ASH_KERN_T(slot, sig, DTYPE, avx2, avx512)
+#include "kern/list.inc"
+#undef ASH_KERN
+#undef ASH_KERN_T
+    ash_decode_fn decode[ASH_DTYPE_MAX];
+    ash_unpack8_fn unpack8[ASH_DTYPE_MAX];
+    ash_gemv8_fn gemv8[ASH_DTYPE_MAX]; /* NULL: use unpack8 + gemm8 (same bits) */
+} ash_kern;
+
+/* Table for a level, clamped to what the machine has. Thread-safe, static storage. */
+const ash_kern *ash_kern_get(ash_cpu_level level);
+
+/* ---- drivers (matmul.c): threads, panels, choice of kernel ---- */
+typedef struct {
+    ash_dtype type;
+    const uint8_t *data;   /* n_rows rows of row_bytes, GGUF layout */
+    size_t row_bytes;
+    int64_t n_rows;
+    int K;
+} ash_mat;
+
+/* Scratch each thread needs for matrices up to K columns (bytes, 64-byte aligned blocks). */
+size_t ash_mm_scratch_bytes(int K);
+
+/* One job: y[t*ldy + r] = sum_k w[r][k] * x[t][k]. */
+typedef struct {
+    const ash_mat *w;
+    float *y;
+    int64_t ldy;
+} ash_mm_job;
+
+/* Several matrices over the same input in one dispatch (Q+K+V, gate+up). scratch: n_threads blocks of
+ * scratch_bytes. No allocation. */
+void ash_mm_f32(const ash_kern *k, ash_pool *pool, void *scratch, size_t scratch_bytes, const ash_mm_job *jobs, int n_jobs,
+                const float *x, int64_t ldx, int n_tok);
+/* Same on 8-bit activations. A matrix whose type has no 8-bit form is computed from xf (the float input). */
+void ash_mm_i8(const ash_kern *k, ash_pool *pool, void *scratch, size_t scratch_bytes, const ash_mm_job *jobs, int n_jobs,
+               ash_act8 a, const float *xf, int64_t ldx, int n_tok);
+/* Quantize n_tok rows of K floats (stride ldx) into `a`, in parallel. */
+void ash_mm_quant8(const ash_kern *k, ash_pool *pool, const float *x, int64_t ldx, int K, int n_tok, ash_act8 a);
+
+/* Whole matrix as f32 panels: ash_packed_floats(n_rows, K) floats, 64-byte aligned. Then kern->gemmf runs on it. */
+static inline size_t ash_packed_floats(int64_t n_rows, int K) { return (size_t)((n_rows + 15) / 16 * 16) * (size_t)K; }
+void ash_mm_pack(const ash_kern *k, ash_pool *pool, const ash_mat *w, float *panels);
+
+#endif

@@ -69,6 +69,8 @@ typedef void (*ash_quant8_fn)(const float *x, int K, int8_t *q, float *d, int16_
 typedef void (*ash_packf_fn)(const float *src, int64_t ld, int n_rows, int K, float *panel);
 /* ceil(n_rows/16) consecutive f32 panels (K*16 floats each) against n_tok tokens. y[t*ldy + r], r < n_rows. */
 typedef void (*ash_gemmf_fn)(const float *panels, int K, int64_t n_rows, const float *x, int64_t ldx, int n_tok, float *y, int64_t ldy);
+/* One token against rows in the GGUF's own layout (F32, F16, BF16): y[0..n_rows), same order as gemmf. */
+typedef void (*ash_gemvf_fn)(const void *w, size_t row_bytes, int64_t n_rows, int K, const float *x, float *y);
 
 /* element-wise and attention pieces (all f32) */
 typedef void (*ash_rmsnorm_fn)(const float *x, const float *w /* may be NULL */, int n, float eps, float *y);
@@ -77,7 +79,7 @@ typedef void (*ash_glu_fn)(float *g, const float *u, int64_t n);                
 typedef void (*ash_cvt16_fn)(const float *x, uint16_t *y, int64_t n);                   /* f32 -> f16, nearest even */
 typedef void (*ash_cvt32_fn)(const uint16_t *x, float *y, int64_t n);
 /* One query head against keys: keys j in [0, n_keys) at k + j*ldk (hd floats or halves), oldest first.
- * s[j] = scale * dot(q, k_j) */
+ * s[j] = scale * dot(q, k_j), the dot one fma chain over d ascending. ldk, ldv in elements. */
 typedef void (*ash_qk_fn)(const float *q, const void *k, int64_t ldk, int n_keys, int hd, float scale, float *s);
 /* out[0..hd) += sum_j p[j] * v_j, j ascending. */
 typedef void (*ash_pv_fn)(const float *p, const void *v, int64_t ldv, int n_keys, int hd, float *out);
@@ -102,6 +104,7 @@ typedef struct {
     ash_decode_fn decode[ASH_DTYPE_MAX];
     ash_unpack8_fn unpack8[ASH_DTYPE_MAX];
     ash_gemv8_fn gemv8[ASH_DTYPE_MAX]; /* NULL: use unpack8 + gemm8 (same bits) */
+    ash_gemvf_fn gemvf[ASH_DTYPE_MAX]; /* NULL: use decode + packf + gemmf (same bits) */
 } ash_kern;
 
 /* Table for a level, clamped to what the machine has. Thread-safe, static storage. */
@@ -116,7 +119,8 @@ typedef struct {
     int K;
 } ash_mat;
 
-/* Scratch each thread needs for matrices up to K columns (bytes, 64-byte aligned blocks). */
+/* Scratch each thread needs for matrices up to K columns (bytes, a multiple of 64; at least 256 * K). Float and
+ * 8-bit drivers share the blocks. */
 size_t ash_mm_scratch_bytes(int K);
 
 /* One job: y[t*ldy + r] = sum_k w[r][k] * x[t][k]. */
@@ -135,6 +139,32 @@ void ash_mm_i8(const ash_kern *k, ash_pool *pool, void *scratch, size_t scratch_
                ash_act8 a, const float *xf, int64_t ldx, int n_tok);
 /* Quantize n_tok rows of K floats (stride ldx) into `a`, in parallel. */
 void ash_mm_quant8(const ash_kern *k, ash_pool *pool, const float *x, int64_t ldx, int K, int n_tok, ash_act8 a);
+
+/* Attention of n_q query tokens on one KV head, for its whole group of query heads (attn.c). Every value
+ * is what qk, softcap, softmax and pv give for that token and head alone, bit for bit, whatever n_q, the
+ * split into segments, or other tokens' ranges. Keys are numbered through the segments, oldest first. */
+typedef struct {
+    bool f16;                /* K and V hold halves, else floats */
+    int hd;                  /* head dimension of K and V */
+    int n_seg;               /* 1, or 2 where a ring buffer wraps */
+    struct {
+        const void *k, *v;   /* first key of the run, this KV head's slice */
+        int64_t ldk, ldv;    /* elements from key to key */
+        int n;
+    } seg[2];
+    int group;               /* query heads that share this KV head */
+    int n_q;
+    const float *q;          /* head h of token t at q + t*ldq + h*hd */
+    int64_t ldq;
+    float *out;              /* overwritten; head h of token t at out + t*ldo + h*hd */
+    int64_t ldo;
+    const int *lo, *hi;      /* n_q each: token t sees keys [lo[t], hi[t]), at least one */
+    float scale;
+    float cap;               /* soft-cap of scores, 0: none */
+} ash_attn;
+size_t ash_attn_scratch_bytes(int hd, int group, int n_keys);
+/* scratch: 64-byte aligned, of one thread. No allocation. */
+void ash_attn_run(const ash_kern *k, const ash_attn *a, void *scratch);
 
 /* Whole matrix as f32 panels: ash_packed_floats(n_rows, K) floats, 64-byte aligned. Then kern->gemmf runs on it. */
 static inline size_t ash_packed_floats(int64_t n_rows, int K) { return (size_t)((n_rows + 15) / 16 * 16) * (size_t)K; }

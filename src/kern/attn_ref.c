@@ -1,0 +1,71 @@
+/* attn_ref.c - scalar reference of the attention and probability kernels: qk, pv, softmax, soft-cap,
+ * log-sum-exp, KL divergence. Every sum's order is fixed by its own length only: a score is one fma
+ * chain over the head dimension, an output one fma chain over the keys, a softmax sum runs in 64 lanes
+ * from the first key, lse and kld in 16 double lanes.
+ */
+#include "kern/kern_decl.h"
+#include "kern/mathf.h"
+
+void ash_k_qk_f32_ref(const float *q, const void *k, int64_t ldk, int n_keys, int hd, float scale, float *s) {
+    const float *key = k;
+    for (int j = 0; j < n_keys; j++, key += ldk) {
+        float acc = 0;
+        for (int d = 0; d < hd; d++) acc = fmaf(key[d], q[d], acc);
+        s[j] = scale * acc;
+    }
+}
+
+void ash_k_qk_f16_ref(const float *q, const void *k, int64_t ldk, int n_keys, int hd, float scale, float *s) {
+    const uint16_t *key = k;
+    for (int j = 0; j < n_keys; j++, key += ldk) {
+        float acc = 0;
+        for (int d = 0; d < hd; d++) acc = fmaf(ash_k_f16_f32(key[d]), q[d], acc);
+        s[j] = scale * acc;
+    }
+}
+
+void ash_k_pv_f32_ref(const float *p, const void *v, int64_t ldv, int n_keys, int hd, float *out) {
+    const float *val = v;
+    for (int j = 0; j < n_keys; j++, val += ldv)
+        for (int d = 0; d < hd; d++) out[d] = fmaf(p[j], val[d], out[d]);
+}
+
+void ash_k_pv_f16_ref(const float *p, const void *v, int64_t ldv, int n_keys, int hd, float *out) {
+    const uint16_t *val = v;
+    for (int j = 0; j < n_keys; j++, val += ldv)
+        for (int d = 0; d < hd; d++) out[d] = fmaf(p[j], ash_k_f16_f32(val[d]), out[d]);
+}
+
+void ash_k_softmax_ref(float *s, int n) {
+    float max = -INFINITY, l[ASH_SUM_LANES] = {0};
+    for (int i = 0; i < n; i++) max = s[i] > max ? s[i] : max;
+    for (int i = 0; i < n; i++) {
+        s[i] = ash_expf(s[i] - max);
+        l[i % ASH_SUM_LANES] += s[i];
+    }
+    float inv = 1.0f / ash_fold64(l);
+    for (int i = 0; i < n; i++) s[i] *= inv;
+}
+
+void ash_k_softcap_ref(float *s, int64_t n, float cap) {
+    for (int64_t i = 0; i < n; i++) s[i] = cap * ash_tanhf(s[i] / cap);
+}
+
+double ash_k_lse_ref(const float *x, int64_t n) {
+    float max = -INFINITY;
+    double l[16] = {0};
+    for (int64_t i = 0; i < n; i++) max = x[i] > max ? x[i] : max;
+    for (int64_t i = 0; i < n; i++) l[i % 16] += (double)ash_expf(x[i] - max);
+    return (double)max + log(ash_fold16d(l));
+}
+
+double ash_k_kld_ref(const float *a, double lse_a, const float *b, double lse_b, int64_t n) {
+    /* lse_a in two floats, so that the exponent is rounded once; equal rows give exactly 0 */
+    float hi = (float)lse_a, lo = (float)(lse_a - (double)hi);
+    double diff = lse_b - lse_a, l[16] = {0};
+    for (int64_t i = 0; i < n; i++) {
+        double p = (double)ash_expf((a[i] - hi) - lo);
+        l[i % 16] = fma(p, (double)(a[i] - b[i]) + diff, l[i % 16]);
+    }
+    return ash_fold16d(l);
+}

@@ -19,7 +19,7 @@ void ash_k_qk_f16_ref(const float *q, const void *k, int64_t ldk, int n_keys, in
     const uint16_t *key = k;
     for (int j = 0; j < n_keys; j++, key += ldk) {
         float acc = 0;
-        for (int d = 0; d < hd; d++) acc = fmaf(ash_k_f16_f32(key[d]), q[d], acc);
+        for (int d = 0; d < hd; d++) acc = fmaf(ash_f16_to_f32(key[d]), q[d], acc);
         s[j] = scale * acc;
     }
 }
@@ -33,7 +33,7 @@ void ash_k_pv_f32_ref(const float *p, const void *v, int64_t ldv, int n_keys, in
 void ash_k_pv_f16_ref(const float *p, const void *v, int64_t ldv, int n_keys, int hd, float *out) {
     const uint16_t *val = v;
     for (int j = 0; j < n_keys; j++, val += ldv)
-        for (int d = 0; d < hd; d++) out[d] = fmaf(p[j], ash_k_f16_f32(val[d]), out[d]);
+        for (int d = 0; d < hd; d++) out[d] = fmaf(p[j], ash_f16_to_f32(val[d]), out[d]);
 }
 
 void ash_k_softmax_ref(float *s, int n) {

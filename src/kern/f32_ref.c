@@ -35,8 +35,8 @@ static inline uint16_t at_u16(const uint8_t *row, int k) {
     return h;
 }
 
-static inline float at_f16(const uint8_t *row, int k) { return ash_k_f16_f32(at_u16(row, k)); }
-static inline float at_bf16(const uint8_t *row, int k) { return ash_bits_f32((uint32_t)at_u16(row, k) << 16); }
+static inline float at_f16(const uint8_t *row, int k) { return ash_f16_to_f32(at_u16(row, k)); }
+static inline float at_bf16(const uint8_t *row, int k) { return ash_bf16_to_f32(at_u16(row, k)); }
 
 #define GEMVF(TYPE, AT)                                                                                                            \
     void ash_k_gemvf_##TYPE##_ref(const void *w, size_t row_bytes, int64_t n_rows, int K, const float *x, float *y) {              \
@@ -71,11 +71,11 @@ void ash_k_gelu_mul_ref(float *g, const float *u, int64_t n) {
 }
 
 void ash_k_to_f16_ref(const float *x, uint16_t *y, int64_t n) {
-    for (int64_t i = 0; i < n; i++) y[i] = ash_k_f32_f16(x[i]);
+    for (int64_t i = 0; i < n; i++) y[i] = ash_f32_to_f16(x[i]);
 }
 
 void ash_k_from_f16_ref(const uint16_t *x, float *y, int64_t n) {
-    for (int64_t i = 0; i < n; i++) y[i] = ash_k_f16_f32(x[i]);
+    for (int64_t i = 0; i < n; i++) y[i] = ash_f16_to_f32(x[i]);
 }
 
 static inline void rotate(float *a, float *b, const float *cs) {

@@ -10,9 +10,9 @@
 #ifndef ASH_KERN_MATHF_H
 #define ASH_KERN_MATHF_H
 
+#include "tensor/f16.h"
+
 #include <math.h>
-#include <stdint.h>
-#include <string.h>
 
 #define ASH_EXP_LO (-0x1.5d589ep+6f) /* -87.336540: ln(2^-126), rounded towards 0 */
 #define ASH_EXP_HI (0x1.62e42ep+6f)  /* 88.722832: largest x whose exp is finite */
@@ -37,18 +37,6 @@
 /* gelu(x) = 0.5 x (1 + tanh u) = x / (1 + exp(-2u)), -2u = x * (G0 + G1 x^2), G0 = -2 sqrt(2/pi), G1 = 0.044715 G0 */
 #define ASH_GELU_G0 (-1.5957691216057308f)
 #define ASH_GELU_G1 (-0.07135481627159537f)
-
-static inline float ash_bits_f32(uint32_t u) {
-    float f;
-    memcpy(&f, &u, 4);
-    return f;
-}
-
-static inline uint32_t ash_f32_bits(float f) {
-    uint32_t u;
-    memcpy(&u, &f, 4);
-    return u;
-}
 
 static inline float ash_expf(float x) {
     float t = fmaf(x, ASH_EXP_LOG2E, ASH_EXP_MAGIC);
@@ -80,27 +68,6 @@ static inline float ash_tanhf(float x) {
 
 static inline float ash_siluf(float x) { return x / (1.0f + ash_expf(-x)); }
 static inline float ash_geluf(float x) { return x / (1.0f + ash_expf(x * fmaf(ASH_GELU_G1, x * x, ASH_GELU_G0))); }
-
-/* Halves as the F16C instructions do: nearest even, quiet NaN. */
-static inline float ash_k_f16_f32(uint16_t h) {
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = (h >> 10) & 31, m = h & 0x3ff;
-    if (e == 31) return ash_bits_f32(sign | 0x7f800000 | (m << 13) | (m ? 0x400000 : 0));
-    if (e == 0) return copysignf((float)m * 0x1p-24f, ash_bits_f32(sign | 0x3f800000));
-    return ash_bits_f32(sign | ((e + 112) << 23) | (m << 13));
-}
-
-static inline uint16_t ash_k_f32_f16(float f) {
-    uint32_t u = ash_f32_bits(f), a = u & 0x7fffffff;
-    uint16_t sign = (uint16_t)((u >> 16) & 0x8000);
-    if (a > 0x7f800000) return (uint16_t)(sign | 0x7e00 | ((a >> 13) & 0x3ff));
-    if (a >= 0x477ff000) return (uint16_t)(sign | 0x7c00); /* rounds to 65536 or more */
-    if (a < 0x38800000) {                                   /* below 2^-14: the addition rounds to multiples of 2^-24 */
-        uint32_t r = ash_f32_bits(ash_bits_f32(a) + 0.5f) - 0x3f000000;
-        return (uint16_t)(sign | r);
-    }
-    a += 0xfff + ((a >> 13) & 1);
-    return (uint16_t)(sign | ((a - 0x38000000) >> 13));
-}
 
 /* Sums over n elements run in 64 lanes (element i belongs to lane i % 64), folded in halves: 32, 16, 8, 4, 2, 1. */
 #define ASH_SUM_LANES 64

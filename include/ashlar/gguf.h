@@ -22,9 +22,9 @@ typedef enum {
 typedef struct {
     ash_str key;
     ash_gv_type type;
+    ash_gv_type elem_type;    /* ARRAY */
     union { uint64_t u; int64_t i; double f; } v;
     ash_str str;              /* STRING */
-    ash_gv_type elem_type;    /* ARRAY */
     uint64_t n;               /* ARRAY: elements */
     const uint8_t *data;      /* ARRAY: first element's bytes */
     uint64_t data_bytes;

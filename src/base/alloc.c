@@ -6,9 +6,11 @@
 #include <stdlib.h>
 
 static _Atomic uint64_t g_count;
+static _Atomic uint64_t g_bytes;      /* requested, cumulative */
 static _Atomic uint64_t g_fail_after; /* 0 = never; counts down */
 
-static bool should_fail(void) {
+static bool should_fail(uint64_t bytes) {
+    atomic_fetch_add_explicit(&g_bytes, bytes, memory_order_relaxed);
     uint64_t n = atomic_load_explicit(&g_fail_after, memory_order_relaxed);
     if (ASH_LIKELY(n == 0)) {
         atomic_fetch_add_explicit(&g_count, 1, memory_order_relaxed);
@@ -24,17 +26,18 @@ static bool should_fail(void) {
 }
 
 uint64_t ash_alloc_count(void) { return atomic_load(&g_count); }
+uint64_t ash_alloc_bytes(void) { return atomic_load(&g_bytes); }
 void ash_alloc_fail_after(uint64_t n) { atomic_store(&g_fail_after, n); }
 
-void *ash_alloc(size_t n) { return should_fail() ? NULL : malloc(n ? n : 1); }
+void *ash_alloc(size_t n) { return should_fail(n) ? NULL : malloc(n ? n : 1); }
 void *ash_calloc(size_t n, size_t size) {
     uint64_t total;
-    if (ash_mul_ovf(n, size, &total) || should_fail()) return NULL;
+    if (ash_mul_ovf(n, size, &total) || should_fail(total)) return NULL;
     return calloc(1, total ? total : 1);
 }
-void *ash_realloc(void *p, size_t n) { return should_fail() ? NULL : realloc(p, n ? n : 1); }
+void *ash_realloc(void *p, size_t n) { return should_fail(n) ? NULL : realloc(p, n ? n : 1); }
 void *ash_alloc_aligned(size_t n, size_t align) {
-    if (should_fail()) return NULL;
+    if (should_fail(n)) return NULL;
     void *p = NULL;
     return posix_memalign(&p, align, n ? n : 1) == 0 ? p : NULL;
 }

@@ -29,6 +29,8 @@ char *ash_strdup(const char *s);
 char *ash_strndup(const char *s, size_t n);
 /* Count of successful allocations so far (tests assert that the token loop makes none). */
 uint64_t ash_alloc_count(void);
+/* Bytes asked for so far, never reduced by frees (tests bound what a hostile file can make us ask for). */
+uint64_t ash_alloc_bytes(void);
 /* Tests: let the n-th allocation from now fail (n = 1 is the next one), 0 = never. */
 void ash_alloc_fail_after(uint64_t n);
 

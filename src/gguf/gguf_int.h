@@ -1,0 +1,55 @@
+/* gguf_int.h - what the files of src/gguf share: limits, the reader's object, small helpers. */
+#ifndef ASH_GGUF_INT_H
+#define ASH_GGUF_INT_H
+
+#include "ashlar/gguf.h"
+#include "base/base.h"
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "scalars are read and written by memcpy");
+
+enum {
+    GGUF_MAX_KV = 1 << 16, /* real files have under 100 */
+    GGUF_MAX_KEY = 65535,  /* gguf.md: "at most 2^16-1 bytes" */
+    GGUF_MAX_NAME = 64,    /* gguf.md: "at most 64 bytes" */
+    GGUF_MAX_DEPTH = 4,    /* arrays in arrays */
+    GGUF_MIN_ALIGN = 8,    /* gguf.md: "a multiple of 8" */
+    GGUF_MAX_ALIGN = 1 << 20,
+    GGUF_DEFAULT_ALIGN = 32,
+    GGUF_MIN_KV_BYTES = 8 + 1 + 4 + 1,         /* key length, one byte of key, type, a bool */
+    GGUF_MIN_TENSOR_BYTES = 8 + 1 + 4 + 4 + 8, /* name length, one byte, dims, type, offset */
+    GGUF_HEADER_BYTES = 4 + 4 + 8 + 8
+};
+
+struct ash_gguf {
+    ash_map map;
+    const uint8_t *p;
+    uint64_t n;
+    uint32_t version;
+    uint64_t alignment, data_offset;
+    size_t n_kv, n_tensors;
+    ash_gguf_kv *kv;
+    ash_gguf_tensor *tensor;
+    uint32_t *kv_order, *tensor_order; /* indices sorted by name */
+    ash_arena names;
+};
+
+/* Bytes of one fixed-size value; 0 for STRING, ARRAY and unknown types. */
+uint32_t ash_gv_size(ash_gv_type t);
+const char *ash_gv_name(ash_gv_type t);
+
+/* Shorter strings first among equal prefixes, as memcmp orders bytes. */
+int ash_str_cmp(ash_str a, ash_str b);
+bool ash_utf8_valid(const char *p, size_t n);
+
+/* Heap sort of indices: no allocation, n log n whatever a hostile file does. */
+typedef int (*ash_index_cmp)(const void *ctx, uint32_t a, uint32_t b);
+void ash_index_sort(uint32_t *idx, size_t n, ash_index_cmp cmp, const void *ctx);
+
+/* The parts of a header on their own, for edits that leave the data section as it is. */
+ash_status ash_gguf_writer_add_raw(ash_gguf_writer *w, const ash_gguf_tensor *t, ash_error *err);
+ash_status ash_gguf_writer_header(const ash_gguf_writer *w, ash_buf *out, ash_error *err);
+ash_status ash_gguf_check_key(const char *p, size_t n, ash_error *err);
+/* One scalar in its stored width: value in kv->v. */
+ash_status ash_gguf_set_scalar(ash_gguf_writer *w, const ash_gguf_kv *kv, ash_error *err);
+
+#endif

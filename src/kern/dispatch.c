@@ -4,13 +4,6 @@
 
 #include <pthread.h>
 
-/* the 8-bit side may be absent from a build */
-#pragma weak ash_k_quant8_ref
-#pragma weak ash_k_gemm8_g32_ref
-#pragma weak ash_k_gemm8_g32m_ref
-#pragma weak ash_k_gemm8_g16_ref
-#pragma weak ash_k_gemm8_g16m_ref
-
 #if defined(__x86_64__)
 #define HAVE_X86 1
 #else

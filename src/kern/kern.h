@@ -46,6 +46,7 @@ typedef struct {
 typedef struct {
     int G;        /* 16 or 32 */
     int zp;       /* zero point of the unsigned codes */
+    int qmax;     /* codes are <= qmax */
     bool has_min;
 } ash_i8_form;
 ash_i8_form ash_dtype_i8_form(ash_dtype t);
@@ -62,8 +63,8 @@ typedef void (*ash_decode_fn)(const void *src, float *dst, int64_t n);          
 typedef void (*ash_unpack8_fn)(const void *w, size_t row_bytes, int n_rows, int K, ash_panel8 out);
 /* n_rows any >= 1, one token (a's first): y[0..n_rows). Reads the GGUF's own layout. */
 typedef void (*ash_gemv8_fn)(const void *w, size_t row_bytes, int64_t n_rows, int K, ash_act8 a, float *y);
-/* One panel (n_rows <= 16 valid) against n_tok tokens: y[t*ldy + r]. */
-typedef void (*ash_gemm8_fn)(ash_panel8 p, int zp, int K, int n_rows, ash_act8 a, int n_tok, float *y, int64_t ldy);
+/* One panel (n_rows <= 16 valid) of form f against n_tok tokens: y[t*ldy + r]. */
+typedef void (*ash_gemm8_fn)(ash_panel8 p, ash_i8_form f, int K, int n_rows, ash_act8 a, int n_tok, float *y, int64_t ldy);
 typedef void (*ash_quant8_fn)(const float *x, int K, int8_t *q, float *d, int16_t *b);
 /* 16 rows (n_rows valid, the rest zero) row-major with stride ld into a f32 panel. */
 typedef void (*ash_packf_fn)(const float *src, int64_t ld, int n_rows, int K, float *panel);

@@ -1,0 +1,64 @@
+/* ashlar/bake.h - apply a recipe: read, quantize, write. Tensor by tensor, straight from the source's mapping. */
+#ifndef ASHLAR_BAKE_H
+#define ASHLAR_BAKE_H
+
+#include "ashlar/plan.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { ASH_BAKE_RECIPE = -1, /* types come from the recipe */
+       ASH_BAKE_FLOAT = -2   /* float matrices keep their type, others become F16 (widen without quantizing) */ };
+
+typedef struct {
+    int type;                  /* one ash_dtype for every matrix, or ASH_BAKE_* */
+    const ash_recipe *recipe;  /* with ASH_BAKE_RECIPE */
+    uint32_t widen;            /* rows to multiples of this, 0: as they are; a recipe's own value is used with ASH_BAKE_RECIPE */
+    bool strict;               /* `type` that does not fit a row: error instead of the named fallback */
+    bool any_source;           /* do not compare the source with the recipe's model hash */
+    ash_importance importance;
+    int n_threads;             /* 0: all usable processors */
+    const ash_gguf *const *reuse; /* files baked before from the same source with the same importance: tensors that */
+    size_t n_reuse;               /* already have the wanted type and shape are copied from them */
+    ash_progress progress;
+} ash_bake_opts;
+ASH_API ash_bake_opts ash_bake_defaults(void);
+
+typedef struct {
+    const char *name;      /* borrowed from the source */
+    ash_dtype from, to;
+    int asked;             /* type asked for, or ASH_TYPE_KEEP; differs from `to` for a fallback */
+    bool is_matrix;        /* quantizable */
+    bool fallback, copied;
+    uint64_t n_weights;    /* of the source; widened weights are not counted */
+    uint64_t ne0, ne1;     /* written shape, rows flattened */
+    uint64_t bytes;
+    int64_t rule;          /* index in the recipe, -1: none */
+} ash_bake_tensor;
+
+typedef struct {
+    ash_bake_tensor *t;
+    size_t n, n_fallback;
+    uint64_t file_bytes;   /* exact, before anything is written */
+    uint64_t n_weights;    /* of the source */
+    double bpw;            /* whole file x 8 / n_weights */
+    double bpw_blocks;     /* matrices of the blocks only, against the source's weights */
+} ash_bake_result;
+ASH_API void ash_bake_result_free(ash_bake_result *r);
+
+/* A matrix that may be quantized: at least two dims, a ".weight", no norm and no expert router. */
+ASH_API bool ash_bake_is_matrix(const ash_gguf_tensor *t);
+/* The nearest type of at least the same bits whose block divides n; t itself when it fits. */
+ASH_API ash_dtype ash_bake_fallback(ash_dtype t, uint64_t n);
+
+/* What would be written, and how large; writes nothing. Errors as ash_bake. */
+ASH_API ash_status ash_bake_dry(ash_bake_result *r, const ash_gguf *src, const ash_bake_opts *o, ash_error *err);
+/* Write `out` beside and rename. An unmatched rule, a rule for a tensor that cannot take it, and a type that does not
+ * fit in a recipe are errors. Memory: one source row per thread and at most 64 MiB of output. r may be NULL. */
+ASH_API ash_status ash_bake(ash_bake_result *r, const ash_gguf *src, const char *out, const ash_bake_opts *o, ash_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

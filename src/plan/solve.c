@@ -15,7 +15,7 @@
 
 enum { MAX_OPTS = 255 };
 static const uint64_t MAX_TABLE = 256u << 20; /* bytes of choices remembered */
-static const double MAX_WORK = 3e9;           /* option visits */
+static const double MAX_WORK = 5e8;           /* option visits */
 
 typedef struct { uint64_t bytes; double damage; int src; } opt;
 typedef struct { opt *o; int n; } unit;

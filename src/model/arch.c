@@ -1,0 +1,38 @@
+/* arch.c - the one list of architectures the engine runs. */
+#include "model/arch.h"
+
+#include <stdio.h>
+
+static const ash_arch k_archs[] = {
+    {.name = "llama", .title = "Llama, SmolLM2, Mistral", .act = ASH_ACT_SILU, .swa = ASH_SWA_ALL},
+    {.name = "qwen3", .title = "Qwen 3", .rope_neox = true, .qk_norm = true, .act = ASH_ACT_SILU, .swa = ASH_SWA_NONE},
+    {.name = "gemma3",
+     .title = "Gemma 3",
+     .rope_neox = true,
+     .qk_norm = true,
+     .post_norm = true,
+     .embd_sqrt = true,
+     .act = ASH_ACT_GELU,
+     .swa = ASH_SWA_PATTERN,
+     .swa_pattern = 6,
+     .swa_rope_base = 10000.0f,
+     .swa_rope_unscaled = true,
+     .wide_attn_layers = 62 /* the 27B model: query_pre_attn_scalar = n_embd / n_head */},
+};
+
+const ash_arch *ash_arch_find(const char *name, size_t n) {
+    for (size_t i = 0; i < ASH_ARRAY_LEN(k_archs); i++)
+        if (strlen(k_archs[i].name) == n && memcmp(k_archs[i].name, name, n) == 0) return &k_archs[i];
+    return NULL;
+}
+
+const char *ash_arch_names(char *buf, size_t cap) {
+    size_t at = 0;
+    buf[0] = 0;
+    for (size_t i = 0; i < ASH_ARRAY_LEN(k_archs) && at < cap; i++) {
+        int w = snprintf(buf + at, cap - at, "%s%s", i ? ", " : "", k_archs[i].name);
+        if (w < 0) break;
+        at += (size_t)w;
+    }
+    return buf;
+}

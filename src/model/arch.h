@@ -1,0 +1,38 @@
+/* arch.h - the architecture table: what differs between architectures, as data. A new architecture whose layer is made
+ * of the parts named here is one row (docs/howto/add-architecture.md). */
+#ifndef ASH_ARCH_H
+#define ASH_ARCH_H
+
+#include "model/model_int.h"
+
+typedef enum {
+    ASH_SWA_NONE,    /* the file's window key is an error if set */
+    ASH_SWA_ALL,     /* a window key, where present, holds for every layer (mistral) */
+    ASH_SWA_PATTERN  /* every swa_pattern-th layer is full (il % n == n - 1); the file may override the pattern */
+} ash_swa_kind;
+
+struct ash_arch {
+    const char *name;        /* general.architecture */
+    const char *title;       /* for people */
+    bool rope_neox;          /* half-split pairs */
+    bool qk_norm;            /* attn_q_norm, attn_k_norm per head */
+    bool post_norm;          /* post_attention_norm, post_ffw_norm */
+    bool embd_sqrt;          /* embedding times sqrt(n_embd) */
+    ash_act act;
+    ash_swa_kind swa;
+    int swa_pattern;
+    float swa_rope_base;     /* windowed layers' base without a key; 0: as the full layers */
+    bool swa_rope_unscaled;  /* rope scaling holds for full layers only */
+    int wide_attn_layers;    /* models with this many layers scale by 1/sqrt(n_embd/n_head); 0: none */
+};
+
+const ash_arch *ash_arch_find(const char *name, size_t n);
+/* "llama, qwen3, gemma3" for messages; returns buf. */
+const char *ash_arch_names(char *buf, size_t cap);
+
+/* Fill m->hp and the layers' shapes from the keys; checks every value's range. hparams.c */
+ash_status ash_hparams_read(ash_model *m, ash_error *err);
+/* Rope factors: after the tensors are known (rope_freqs.weight). rope.c */
+ash_status ash_rope_init(ash_model *m, ash_error *err);
+
+#endif

@@ -1,0 +1,144 @@
+/* hparams.c - hyperparameters from the file's keys. Nothing is believed: every value has a range, every value that a
+ * layer may override is read per layer, and a value that is missing or odd is named. */
+#include "model/arch.h"
+
+#include <math.h>
+#include <stdio.h>
+
+enum { MAX_LAYERS = 1024, MAX_DIM = 1 << 20, MAX_HEADS = 4096, MAX_HEAD_DIM = 4096, MAX_CTX = 1 << 28 };
+
+typedef struct {
+    const ash_gguf *g;
+    const char *arch;
+    char key[128];
+} keys;
+
+static const char *full_key(keys *k, const char *name) {
+    snprintf(k->key, sizeof k->key, "%s.%s", k->arch, name);
+    return k->key;
+}
+
+/* An integer in [lo, hi]; `dflt` < 0 means the key is needed. Layer il of an array, or the scalar for all. */
+static ash_status get_int(keys *k, const char *name, int il, int64_t lo, int64_t hi, int64_t dflt, int *out, ash_error *err) {
+    const char *key = full_key(k, name);
+    const ash_gguf_kv *kv = ash_gguf_find(k->g, key);
+    int64_t v = dflt;
+    if (!kv) {
+        if (dflt < 0) return ash_fail(err, ASH_E_FORMAT, "key %s is missing", key);
+    } else if (kv->type == ASH_GV_ARRAY) {
+        if (il < 0) return ash_fail(err, ASH_E_UNSUPPORTED, "key %s is an array, a single number is expected", key);
+        if (!ash_gguf_array_i64(kv, (uint64_t)il, &v))
+            return ash_fail(err, ASH_E_FORMAT, "key %s has no integer for layer %d", key, il);
+    } else if (!ash_gguf_get_i64(k->g, key, &v)) {
+        return ash_fail(err, ASH_E_FORMAT, "key %s is not an integer", key);
+    }
+    if (v < lo || v > hi)
+        return ash_fail(err, ASH_E_RANGE, "key %s is %lld; %lld to %lld is possible", key, (long long)v, (long long)lo, (long long)hi);
+    *out = (int)v;
+    return ASH_OK;
+}
+
+static ash_status get_num(keys *k, const char *name, double lo, double hi, double dflt, float *out, ash_error *err) {
+    const char *key = full_key(k, name);
+    double v = dflt;
+    if (ash_gguf_find(k->g, key)) {
+        if (!ash_gguf_get_f64(k->g, key, &v)) return ash_fail(err, ASH_E_FORMAT, "key %s is not a number", key);
+    } else if (isnan(dflt)) {
+        return ash_fail(err, ASH_E_FORMAT, "key %s is missing", key);
+    }
+    if (!(v >= lo && v <= hi)) return ash_fail(err, ASH_E_RANGE, "key %s is %g; %g to %g is possible", key, v, lo, hi);
+    *out = (float)v;
+    return ASH_OK;
+}
+
+/* Which layers have a window. */
+static ash_status read_windows(ash_model *m, keys *k, ash_error *err) {
+    const ash_arch *a = m->arch;
+    int window = 0;
+    ASH_TRY(get_int(k, "attention.sliding_window", -1, 0, MAX_CTX, 0, &window, err));
+    if (a->swa == ASH_SWA_NONE) {
+        if (window) return ash_fail(err, ASH_E_UNSUPPORTED, "architecture %s with a sliding window is not supported", a->name);
+        return ASH_OK;
+    }
+    if (!window) return ASH_OK;
+    const char *key = full_key(k, "attention.sliding_window_pattern");
+    const ash_gguf_kv *kv = ash_gguf_find(k->g, key);
+    int pattern = a->swa_pattern;
+    bool flags = kv && kv->type == ASH_GV_ARRAY;
+    if (kv && !flags) ASH_TRY(get_int(k, "attention.sliding_window_pattern", -1, 1, MAX_LAYERS, -1, &pattern, err));
+    for (int il = 0; il < m->hp.n_layer; il++) {
+        bool swa = a->swa == ASH_SWA_ALL || il % pattern < pattern - 1;
+        int64_t v;
+        if (flags) {
+            if (!ash_gguf_array_i64(kv, (uint64_t)il, &v)) return ash_fail(err, ASH_E_FORMAT, "key %s has no value for layer %d", key, il);
+            swa = v != 0;
+        }
+        m->layers[il].window = swa ? window : 0;
+        m->layers[il].rope = swa && a->swa_rope_base > 0 ? ASH_ROPE_SWA : ASH_ROPE_FULL;
+    }
+    return ASH_OK;
+}
+
+ash_status ash_hparams_read(ash_model *m, ash_error *err) {
+    const ash_arch *a = m->arch;
+    ash_hparams *hp = &m->hp;
+    keys k = {m->gguf, a->name, {0}};
+    ASH_TRY(get_int(&k, "block_count", -1, 1, MAX_LAYERS, -1, &hp->n_layer, err));
+    ASH_TRY(get_int(&k, "embedding_length", -1, 1, MAX_DIM, -1, &hp->n_embd, err));
+    ASH_TRY(get_int(&k, "context_length", -1, 1, MAX_CTX, 2048, &hp->n_ctx_train, err));
+    ASH_TRY(get_num(&k, "attention.layer_norm_rms_epsilon", 0, 1, NAN, &hp->eps, err));
+    int n_expert = 0;
+    ASH_TRY(get_int(&k, "expert_count", -1, 0, MAX_DIM, 0, &n_expert, err));
+    if (n_expert) return ash_fail(err, ASH_E_UNSUPPORTED, "architecture %s with %d experts is not supported yet", a->name, n_expert);
+
+    m->layers = ash_arena_alloc(&m->arena, (size_t)hp->n_layer * sizeof *m->layers);
+    if (!m->layers) return ash_fail(err, ASH_E_NOMEM, "out of memory for %d layers", hp->n_layer);
+    memset(m->layers, 0, (size_t)hp->n_layer * sizeof *m->layers);
+    for (int il = 0; il < hp->n_layer; il++) {
+        ash_layer *l = &m->layers[il];
+        int v_dim;
+        ASH_TRY(get_int(&k, "attention.head_count", il, 1, MAX_HEADS, -1, &l->n_head, err));
+        ASH_TRY(get_int(&k, "attention.head_count_kv", il, 1, MAX_HEADS, l->n_head, &l->n_head_kv, err));
+        if (l->n_head % l->n_head_kv)
+            return ash_fail(err, ASH_E_FORMAT, "layer %d: %d query heads are no multiple of %d key heads", il, l->n_head, l->n_head_kv);
+        ASH_TRY(get_int(&k, "attention.key_length", -1, 2, MAX_HEAD_DIM, hp->n_embd / l->n_head, &l->head_dim, err));
+        ASH_TRY(get_int(&k, "attention.value_length", -1, 2, MAX_HEAD_DIM, l->head_dim, &v_dim, err));
+        if (v_dim != l->head_dim)
+            return ash_fail(err, ASH_E_UNSUPPORTED, "layer %d: value heads of %d and key heads of %d elements are not supported", il, v_dim, l->head_dim);
+        ASH_TRY(get_int(&k, "feed_forward_length", il, 1, MAX_DIM, -1, &l->n_ff, err));
+        if ((int64_t)l->n_head * l->head_dim > MAX_DIM)
+            return ash_fail(err, ASH_E_RANGE, "layer %d: %d heads of %d elements are too many", il, l->n_head, l->head_dim);
+        l->kv_layer = il;
+        hp->max_q = ASH_MAX(hp->max_q, l->n_head * l->head_dim);
+        hp->max_kv = ASH_MAX(hp->max_kv, l->n_head_kv * l->head_dim);
+        hp->max_ff = ASH_MAX(hp->max_ff, l->n_ff);
+        hp->max_head = ASH_MAX(hp->max_head, l->n_head);
+        hp->max_head_dim = ASH_MAX(hp->max_head_dim, l->head_dim);
+    }
+    ASH_TRY(read_windows(m, &k, err));
+    for (int il = 0; il < hp->n_layer; il++) hp->max_window = ASH_MAX(hp->max_window, m->layers[il].window);
+
+    const ash_layer *l0 = &m->layers[0];
+    hp->rope_neox = a->rope_neox;
+    hp->act = a->act;
+    hp->embd_scale = a->embd_sqrt ? sqrtf((float)hp->n_embd) : 1.0f;
+    double dflt = 1.0 / sqrt((double)l0->head_dim);
+    if (a->wide_attn_layers && hp->n_layer == a->wide_attn_layers) dflt = 1.0 / sqrt((double)hp->n_embd / l0->n_head);
+    ASH_TRY(get_num(&k, "attention.scale", 0, 1e6, dflt, &hp->attn_scale, err));
+    if (hp->attn_scale == 0) hp->attn_scale = (float)dflt; /* llama.cpp's files: 0 stands for the default */
+    ASH_TRY(get_num(&k, "attn_logit_softcapping", 0, 1e6, 0, &hp->attn_softcap, err));
+    ASH_TRY(get_num(&k, "final_logit_softcapping", 0, 1e6, 0, &hp->final_softcap, err));
+
+    /* rotation: base and dims here, factors and scaling in rope.c */
+    ash_rope *full = &hp->rope[ASH_ROPE_FULL], *swa = &hp->rope[ASH_ROPE_SWA];
+    ASH_TRY(get_int(&k, "rope.dimension_count", -1, 2, l0->head_dim, l0->head_dim, &full->n_rot, err));
+    if (full->n_rot % 2) return ash_fail(err, ASH_E_FORMAT, "key %s.rope.dimension_count is odd: %d", a->name, full->n_rot);
+    ASH_TRY(get_num(&k, "rope.freq_base", 1, 1e12, 10000.0, &full->base, err));
+    hp->n_rope = 1;
+    if (a->swa_rope_base > 0 && hp->max_window) {
+        swa->n_rot = full->n_rot;
+        ASH_TRY(get_num(&k, "rope.freq_base_swa", 1, 1e12, a->swa_rope_base, &swa->base, err));
+        hp->n_rope = 2;
+    }
+    return ASH_OK;
+}

@@ -61,6 +61,7 @@ typedef struct {
     const float *post;   /* post norm of the pending output, may be NULL */
     bool pending;
     bool quant;          /* fill f->a for the next product */
+    bool shared_kv;      /* K and V are another layer's */
     const float *norm;
     const ash_kv *kv;
     int pos0, first, n_tok;
@@ -195,9 +196,10 @@ static void kv_stage(void *ctx, int64_t b, int64_t e, int ith) {
         float *q = f->q + t * l->n_head * hd, *k = f->kk + t * l->n_head_kv * hd, *v = f->vv + t * l->n_head_kv * hd;
         if (l->norm[ASH_N_Q])
             for (int i = 0; i < l->n_head; i++) f->k->rmsnorm(q + i * hd, l->norm[ASH_N_Q], hd, hp->eps, q + i * hd);
+        rope(q, l->n_head, hd, n_rot, cs);
+        if (s->shared_kv) continue;
         if (l->norm[ASH_N_K])
             for (int i = 0; i < l->n_head_kv; i++) f->k->rmsnorm(k + i * hd, l->norm[ASH_N_K], hd, hp->eps, k + i * hd);
-        rope(q, l->n_head, hd, n_rot, cs);
         rope(k, l->n_head_kv, hd, n_rot, cs);
         const int64_t slot = (s->pos0 + t) % s->kv->cap;
         for (int i = 0; i < l->n_head_kv; i++) {
@@ -292,9 +294,11 @@ void ash_fwd_attn(ash_fwd *f, int il, const ash_kv *kv, int pos0, int n_tok, int
     s.pending = pending >= 0;
     s.post = s.pending ? f->m->layers[pending].norm[ASH_N_POST_FFN] : NULL;
     s.quant = has_8bit(f, &l->w[ASH_W_Q]) || has_8bit(f, &l->w[ASH_W_K]) || has_8bit(f, &l->w[ASH_W_V]);
+    s.shared_kv = l->kv_layer != il;
     run_stage(&s, norm_stage);
     tap(f, il, ASH_TAP_ATTN_IN, f->h, 0, n_tok, f->m->hp.n_embd);
-    products(f, il, (const ash_role[]){ASH_W_Q, ASH_W_K, ASH_W_V}, (float *const[]){f->q, f->kk, f->vv}, 3, f->h, 0, n_tok);
+    products(f, il, (const ash_role[]){ASH_W_Q, ASH_W_K, ASH_W_V}, (float *const[]){f->q, f->kk, f->vv}, s.shared_kv ? 1 : 3, f->h, 0,
+             n_tok);
     run_stage(&s, kv_stage);
 
     s.first = first;

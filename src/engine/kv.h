@@ -1,0 +1,46 @@
+/* kv.h - the KV cache of a session: per layer all of n_ctx positions (full attention) or a ring of window + batch
+ * positions (sliding window), and snapshots of the windows at turn boundaries.
+ *
+ * Positions below `n` are computed. A ring holds the positions from `lo` on; it can stand on a prefix of b tokens when
+ * the window of position b lies in [lo, b). Going back further needs a snapshot, or a start from 0. */
+#ifndef ASH_KV_H
+#define ASH_KV_H
+
+#include "engine/fwd.h"
+
+typedef struct {
+    size_t n;        /* taken after n tokens; 0: free */
+    uint64_t stamp;  /* age */
+    char *mem;
+} ash_snapshot;
+
+typedef struct {
+    const ash_model *m;
+    size_t elem_bytes;
+    ash_kv *layers;          /* of layers that share, a copy of the source's entry */
+    void *mem;
+    size_t n;                /* positions computed */
+    size_t lo;               /* first position the rings hold */
+    int ring;                /* their capacity; 0: no windowed layer */
+    int window;              /* the widest */
+    ash_snapshot *snaps;
+    int n_snaps;
+    size_t snap_bytes;
+    void *snap_mem;
+    uint64_t stamp;
+} ash_kvcache;
+
+/* Bytes of KV without and with snapshots; 0 on overflow. */
+uint64_t ash_kvcache_bytes(const ash_model *m, uint32_t n_ctx, uint32_t n_batch, bool f16, uint64_t snapshot_bytes);
+ash_status ash_kvcache_init(ash_kvcache *c, const ash_model *m, uint32_t n_ctx, uint32_t n_batch, bool f16, uint64_t snapshot_bytes, ash_error *err);
+void ash_kvcache_free(ash_kvcache *c);
+/* Called after positions [n, n + added) are stored. */
+void ash_kvcache_grow(ash_kvcache *c, size_t added);
+/* Most tokens, at most `limit`, that the cache can stand on when the first `same` tokens are unchanged (same >= limit);
+ * goes there. */
+size_t ash_kvcache_back(ash_kvcache *c, size_t limit, size_t same);
+void ash_kvcache_clear(ash_kvcache *c);
+/* Keep the windows as they are now; the oldest snapshot makes room. */
+void ash_kvcache_mark(ash_kvcache *c);
+
+#endif

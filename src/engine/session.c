@@ -1,0 +1,222 @@
+/* session.c - one timeline: the tokens, their KV, the logits after the last. The caller hands over the prefix it wants;
+ * what of the old timeline can stay is decided here and in kv.c, the rest is computed in batches by fwd.c. */
+#include "ashlar/engine.h"
+#include "engine/kv.h"
+
+#include <unistd.h>
+
+enum { DEFAULT_CTX = 4096, DEFAULT_BATCH = 512, HEAD_BYTES = 32 << 20, HEAD_TOK = 64 };
+
+struct ash_session {
+    ash_model *m;
+    const ash_kern *k;
+    ash_pool *pool;
+    ash_fwd fwd;
+    ash_kvcache kv;
+    uint32_t n_ctx, n_batch;
+    ash_token *tokens;  /* n_ctx */
+    size_t n_tokens;    /* the timeline; kv.n <= n_tokens of it are computed */
+    float *logits;      /* head_tok rows; row 0 is the last token's */
+    int head_tok;
+    bool have_logits;
+    float *mem;         /* fwd's buffers */
+    void *mm_mem, *attn_mem;
+    uint64_t bytes;
+};
+
+ash_session_opts ash_session_defaults(void) { return (ash_session_opts){.precision = ASH_PREC_FAST, .cpu_level = -1}; }
+
+static uint64_t round64(uint64_t n) { return (n + 63) / 64 * 64; }
+
+static int widest(const ash_hparams *hp) { return ASH_MAX(hp->n_embd, ASH_MAX(hp->max_q, hp->max_ff)); }
+
+ash_status ash_session_new(ash_session **out, ash_model *m, const ash_session_opts *opts, ash_error *err) {
+    *out = NULL;
+    ash_status st;
+    ash_session_opts o = opts ? *opts : ash_session_defaults();
+    const ash_hparams *hp = &m->hp;
+    if (!o.n_ctx) o.n_ctx = (uint32_t)ASH_MIN(hp->n_ctx_train, DEFAULT_CTX);
+    if (!o.n_batch) o.n_batch = DEFAULT_BATCH;
+    o.n_batch = ASH_MIN(o.n_batch, o.n_ctx);
+    if (!o.n_threads) o.n_threads = ash_cpu_count();
+    if (!o.snapshot_bytes) o.snapshot_bytes = 64u << 20;
+    if (o.n_ctx > (1u << 28) || o.n_batch > (1u << 20))
+        return ash_fail(err, ASH_E_LIMIT, "a context of %u tokens in batches of %u is too large", o.n_ctx, o.n_batch);
+    if (o.n_threads < 1 || o.n_threads > 1024) return ash_fail(err, ASH_E_USAGE, "%d threads asked for; 1 to 1024 are possible", o.n_threads);
+
+    const bool fast = o.precision == ASH_PREC_FAST;
+    const uint64_t kv_bytes = ash_kvcache_bytes(m, o.n_ctx, o.n_batch, fast, o.snapshot_bytes);
+    const uint64_t fwd_bytes = ash_fwd_floats(m, (int)o.n_batch, fast) * sizeof(float);
+    const uint64_t row_bytes = (uint64_t)hp->n_vocab * sizeof(float);
+    int head_tok = (int)ASH_MIN(ASH_MAX(HEAD_BYTES / row_bytes, 1), (uint64_t)ASH_MIN((uint32_t)HEAD_TOK, o.n_batch));
+    const uint64_t mm_bytes = round64(ash_mm_scratch_bytes(widest(hp)));
+    const uint64_t attn_bytes = round64(ash_attn_scratch_bytes(hp->max_head_dim, hp->max_head, (int)o.n_ctx));
+    const uint64_t total = kv_bytes + fwd_bytes + row_bytes * (uint64_t)head_tok + (mm_bytes + attn_bytes) * (uint64_t)o.n_threads +
+                           (uint64_t)o.n_ctx * sizeof(ash_token);
+    const uint64_t ram = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    if (total > ram)
+        return ash_fail(err, ASH_E_LIMIT, "a session of %u tokens of context needs %llu bytes, the machine has %llu", o.n_ctx,
+                        (unsigned long long)total, (unsigned long long)ram);
+
+    ash_session *s = ash_calloc(1, sizeof *s);
+    if (!s) return ash_fail(err, ASH_E_NOMEM, "out of memory for a session");
+    s->m = ash_model_ref(m);
+    s->n_ctx = o.n_ctx;
+    s->n_batch = o.n_batch;
+    s->head_tok = head_tok;
+    s->bytes = total;
+    ash_cpu_level level = o.cpu_level < 0 || o.cpu_level >= ASH_CPU_COUNT ? ash_cpu_detect() : (ash_cpu_level)o.cpu_level;
+    s->k = ash_kern_get(level);
+    ASH_TRY_GOTO(ash_pool_new(&s->pool, o.n_threads, err), fail);
+    ASH_TRY_GOTO(ash_kvcache_init(&s->kv, m, o.n_ctx, o.n_batch, fast, o.snapshot_bytes, err), fail);
+    s->tokens = ash_alloc((size_t)o.n_ctx * sizeof *s->tokens);
+    s->logits = ash_alloc_aligned(row_bytes * (uint64_t)head_tok, 64);
+    s->mem = ash_alloc_aligned(fwd_bytes, 64);
+    s->mm_mem = ash_alloc_aligned(mm_bytes * (uint64_t)o.n_threads, 64);
+    s->attn_mem = ash_alloc_aligned(attn_bytes * (uint64_t)o.n_threads, 64);
+    if (!s->tokens || !s->logits || !s->mem || !s->mm_mem || !s->attn_mem) {
+        st = ash_fail(err, ASH_E_NOMEM, "out of memory for a session of %llu bytes", (unsigned long long)total);
+        goto fail;
+    }
+    s->fwd = (ash_fwd){.m = m,
+                       .k = s->k,
+                       .pool = s->pool,
+                       .mode = fast ? ASH_MM_FAST : ASH_MM_EXACT,
+                       .kv_f16 = fast,
+                       .mm_scratch = s->mm_mem,
+                       .mm_scratch_bytes = mm_bytes,
+                       .attn_scratch = s->attn_mem,
+                       .attn_scratch_bytes = attn_bytes};
+    ash_fwd_place(&s->fwd, m, (int)o.n_batch, fast, s->mem);
+    *out = s;
+    return ASH_OK;
+fail:
+    ash_session_free(s);
+    return st;
+}
+
+void ash_session_free(ash_session *s) {
+    if (!s) return;
+    ash_pool_free(s->pool);
+    ash_kvcache_free(&s->kv);
+    ash_free(s->tokens);
+    ash_free(s->logits);
+    ash_free(s->mem);
+    ash_free(s->mm_mem);
+    ash_free(s->attn_mem);
+    ash_model_free(s->m);
+    ash_free(s);
+}
+
+/* ---- computing ---- */
+/* One batch: tokens[pos .. pos + n), KV already holding everything before. Only tokens from `first` on leave the last
+ * layer. Their residual streams are in fwd.x afterwards. */
+static void run_batch(ash_session *s, const ash_token *tokens, int pos, int n, int first) {
+    ash_fwd *f = &s->fwd;
+    const int L = s->m->hp.n_layer;
+    ash_fwd_embed(f, tokens, n);
+    ash_fwd_rope(f, pos, n);
+    for (int il = 0; il < L; il++) {
+        int from = il == L - 1 ? first : 0;
+        ash_fwd_attn(f, il, &s->kv.layers[il], pos, n, from, il - 1);
+        ash_fwd_ffn(f, il, n, from, true);
+    }
+    ash_fwd_flush(f, L - 1, ASH_N_POST_FFN, n, first);
+    ash_kvcache_grow(&s->kv, (size_t)n);
+}
+
+/* From kv.n to the end of the timeline, then the last token's logits. */
+static void catch_up(ash_session *s) {
+    while (s->kv.n < s->n_tokens) {
+        size_t pos = s->kv.n, n = ASH_MIN(s->n_tokens - pos, (size_t)s->n_batch);
+        bool last = pos + n == s->n_tokens;
+        run_batch(s, s->tokens + pos, (int)pos, (int)n, last ? (int)n - 1 : (int)n);
+        if (last) ash_fwd_head(&s->fwd, (int)n - 1, 1, s->logits);
+    }
+    s->have_logits = true;
+}
+
+static ash_status check_tokens(const ash_session *s, const ash_token *t, size_t from, size_t n, ash_error *err) {
+    for (size_t i = from; i < n; i++)
+        if (t[i] < 0 || t[i] >= s->m->hp.n_vocab)
+            return ash_fail_at(err, ASH_E_RANGE, i, "token %zu is id %d; the model has ids 0 to %d", i, t[i], s->m->hp.n_vocab - 1);
+    return ASH_OK;
+}
+
+static ash_status check_length(const ash_session *s, size_t n, ash_error *err) {
+    if (n > s->n_ctx) return ash_fail(err, ASH_E_LIMIT, "%zu tokens do not fit the context of %u", n, s->n_ctx);
+    return ASH_OK;
+}
+
+ash_status ash_session_sync(ash_session *s, const ash_token *tokens, size_t n, size_t *reused, ash_error *err) {
+    if (n < 1) return ash_fail(err, ASH_E_USAGE, "a timeline needs at least one token");
+    ASH_TRY(check_length(s, n, err));
+    size_t same = 0, most = ASH_MIN(n, s->n_tokens);
+    while (same < most && s->tokens[same] == tokens[same]) same++;
+    ASH_TRY(check_tokens(s, tokens, same, n, err));
+    if (same == n && n == s->n_tokens && s->have_logits) {
+        if (reused) *reused = n;
+        return ASH_OK;
+    }
+    size_t base = ash_kvcache_back(&s->kv, ASH_MIN(same, n - 1), same);
+    memmove(s->tokens + same, tokens + same, (n - same) * sizeof *tokens);
+    s->n_tokens = n;
+    if (reused) *reused = base;
+    catch_up(s);
+    return ASH_OK;
+}
+
+ash_status ash_session_append(ash_session *s, ash_token t, ash_error *err) {
+    ASH_TRY(check_length(s, s->n_tokens + 1, err));
+    ASH_TRY(check_tokens(s, &t, 0, 1, err));
+    s->tokens[s->n_tokens++] = t;
+    catch_up(s);
+    return ASH_OK;
+}
+
+ash_status ash_session_rewind(ash_session *s, size_t n, ash_error *err) {
+    if (n > s->n_tokens) return ash_fail(err, ASH_E_RANGE, "cannot rewind to %zu tokens: there are %zu", n, s->n_tokens);
+    if (n == s->n_tokens) return ASH_OK;
+    ash_kvcache_back(&s->kv, n, n);
+    s->n_tokens = n;
+    s->have_logits = false;
+    return ASH_OK;
+}
+
+ash_status ash_session_mark(ash_session *s, ash_error *err) {
+    if (s->kv.n != s->n_tokens) return ash_fail(err, ASH_E_STATE, "the timeline was rewound and is not computed yet");
+    ash_kvcache_mark(&s->kv);
+    return ASH_OK;
+}
+
+ash_status ash_session_eval_all(ash_session *s, const ash_token *tokens, size_t n, size_t first, ash_logits_sink sink, void *ctx,
+                                ash_error *err) {
+    ASH_TRY(check_length(s, n, err));
+    ASH_TRY(check_tokens(s, tokens, 0, n, err));
+    ash_kvcache_clear(&s->kv);
+    s->n_tokens = 0;
+    s->have_logits = false;
+    ash_status st = ASH_OK;
+    for (size_t pos = 0; pos < n && st == ASH_OK;) {
+        int nb = (int)ASH_MIN(n - pos, (size_t)s->n_batch);
+        int from = first > pos ? (int)ASH_MIN(first - pos, (size_t)nb) : 0;
+        run_batch(s, tokens + pos, (int)pos, nb, from);
+        for (int t = from; t < nb && st == ASH_OK;) {
+            int c = ASH_MIN(nb - t, s->head_tok);
+            ash_fwd_head(&s->fwd, t, c, s->logits);
+            for (int i = 0; i < c && st == ASH_OK; i++)
+                st = sink(ctx, pos + (size_t)(t + i), s->logits + (size_t)i * (size_t)s->m->hp.n_vocab, err);
+            t += c;
+        }
+        pos += (size_t)nb;
+    }
+    ash_kvcache_clear(&s->kv);
+    return st;
+}
+
+/* ---- looking ---- */
+uint64_t ash_session_bytes(const ash_session *s) { return s->bytes; }
+uint32_t ash_session_n_ctx(const ash_session *s) { return s->n_ctx; }
+size_t ash_session_n_tokens(const ash_session *s) { return s->n_tokens; }
+const ash_token *ash_session_tokens(const ash_session *s) { return s->tokens; }
+const float *ash_session_logits(const ash_session *s) { return s->have_logits ? s->logits : NULL; }

@@ -4,24 +4,18 @@
 
 #include <pthread.h>
 
+/* TAKE<flag>(statement): only where the list says the function exists, and its levels do */
+#define TAKE0(stmt)
 #if defined(__x86_64__)
-#define HAVE_X86 1
+#define TAKE1(stmt) stmt
 #else
-#define HAVE_X86 0
+#define TAKE1(stmt)
 #endif
-/* fn##suffix only where the list says it exists */
-#define PICK_0(fn) NULL
-#if HAVE_X86
-#define PICK_1(fn) fn
-#else
-#define PICK_1(fn) NULL
-#endif
-#define PICK(flag, fn) PICK_##flag(fn)
-#define SET(field, level, ref, flag2, fn2, flag512, fn512)                                                                         \
-    do {                                                                                                                           \
-        field = ref;                                                                                                               \
-        if (level >= ASH_CPU_AVX2 && PICK(flag2, fn2)) field = PICK(flag2, fn2);                                                   \
-        if (level >= ASH_CPU_AVX512 && PICK(flag512, fn512)) field = PICK(flag512, fn512);                                         \
+#define SET(field, level, fn, flag2, flag512)                                       \
+    do {                                                                            \
+        field = fn##_ref;                                                           \
+        TAKE##flag2(if (level >= ASH_CPU_AVX2) field = fn##_avx2;)                  \
+        TAKE##flag512(if (level >= ASH_CPU_AVX512) field = fn##_avx512;)            \
     } while (0)
 
 static ash_kern tables[ASH_CPU_COUNT];
@@ -29,11 +23,8 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void fill(ash_kern *k, ash_cpu_level level) {
     k->level = level;
-#define ASH_KERN(slot, sig, avx2, avx512)                                                                                          \
-    SET(k->slot, level, ash_k_##slot##_ref, avx2, ash_k_##slot##_avx2, avx512, ash_k_##slot##_avx512);
-#define ASH_KERN_T(slot, sig, DTYPE, avx2, avx512)                                                                                 \
-    SET(k->slot[ASH_##DTYPE], level, ash_k_##slot##_##DTYPE##_ref, avx2, ash_k_##slot##_##DTYPE##_avx2, avx512,                    \
-        ash_k_##slot##_##DTYPE##_avx512);
+#define ASH_KERN(slot, sig, avx2, avx512) SET(k->slot, level, ash_k_##slot, avx2, avx512);
+#define ASH_KERN_T(slot, sig, DTYPE, avx2, avx512) SET(k->slot[ASH_##DTYPE], level, ash_k_##slot##_##DTYPE, avx2, avx512);
 #include "kern/list.inc"
 #undef ASH_KERN
 #undef ASH_KERN_T

@@ -33,9 +33,12 @@ ASH_API bool ash_vocab_add_bos(const ash_vocab *v);
 ASH_API bool ash_vocab_is_eog(const ash_vocab *v, ash_token t);
 
 enum { ASH_TOKENIZE_BOS = 1, /* add BOS if the model wants it */
-       ASH_TOKENIZE_SPECIAL = 2 /* parse special-token text */ };
-/* Encode n bytes of UTF-8 (invalid bytes are kept by byte fallback, never lost). *out is malloc'ed by
- * the library (free with ash_tokens_free). Linear in n. */
+       ASH_TOKENIZE_SPECIAL = 2, /* parse special-token text */
+       ASH_TOKENIZE_EOS = 4 /* add EOS if the model wants it (few do) */ };
+/* Encode n bytes of UTF-8. Invalid bytes are kept by their byte tokens. Where a byte-level vocabulary
+ * lacks one (SmolLM2 lacks 21), an invalid byte becomes U+FFFD and a control character is dropped, as
+ * the model's own tokenizer does. *out is malloc'ed by the library (free with ash_tokens_free). Linear
+ * in n. */
 ASH_API ash_status ash_tokenize(const ash_vocab *v, const char *text, size_t n, unsigned flags,
                                 ash_token **out, size_t *n_out, ash_error *err);
 ASH_API void ash_tokens_free(ash_token *t);
@@ -44,6 +47,11 @@ ASH_API void ash_tokens_free(ash_token *t);
  * tokens give their text when `special`). Writes at most cap bytes, returns the full length. Pieces
  * concatenate losslessly; a character may span tokens, see ash_detok. */
 ASH_API size_t ash_token_piece(const ash_vocab *v, ash_token t, bool special, char *buf, size_t cap);
+
+/* A whole sequence at once, without the space that tokenizing put in front. *out is NUL-terminated
+ * (invalid bytes as they are), free with ash_text_free. */
+ASH_API ash_status ash_detokenize(const ash_vocab *v, const ash_token *t, size_t n, bool special,
+                                  char **out, size_t *n_out, ash_error *err);
 
 /* Streaming detokenizer: holds back an incomplete UTF-8 tail until it completes or flush. */
 typedef struct ash_detok ash_detok;

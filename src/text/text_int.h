@@ -1,0 +1,128 @@
+/* text_int.h - what the files of src/text share: the vocabulary's inside, UTF-8 steps, the merge engine.
+ *
+ * Words used here
+ *  - stored text: a token as the GGUF spells it (byte-level alphabet for "gpt2", U+2581 for "llama").
+ *  - raw bytes: what the token stands for in running text (U+2581 is a space).
+ *  - special: a token that is looked for in the text before any merging. CONTROL and UNKNOWN only on
+ *    request, USER_DEFINED always. */
+#ifndef ASH_TEXT_INT_H
+#define ASH_TEXT_INT_H
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include "ashlar/text.h"
+#include "base/base.h"
+
+typedef enum { ASH_VK_BPE, ASH_VK_SPM } ash_vocab_kind;
+
+typedef struct { uint32_t hash; int32_t id; } ash_raw_slot; /* id -1: free */
+typedef struct { uint64_t key; uint32_t rank; int32_t id; } ash_merge_slot; /* key: left << 32 | right; rank ~0: free */
+
+/* Special tokens in byte order of their text; `first` tells which bytes can begin one. */
+typedef struct { int32_t *id; uint32_t n; bool first[256]; } ash_specials;
+
+/* One pre-tokenizer: name in tokenizer.ggml.pre, pattern, and what comes with it. */
+typedef struct {
+    const char *name, *pattern;
+    bool add_bos;       /* default when the key is absent */
+    bool ignore_merges; /* a word that is a token is taken whole */
+    bool nfc;           /* the model's tokenizer normalises text to NFC */
+} ash_pretok;
+
+struct ash_vocab {
+    ash_vocab_kind kind;
+    int32_t n;
+    ash_str *text;     /* [n], borrowed from the gguf */
+    uint8_t *type;     /* [n] */
+    char *raw;         /* raw bytes of all tokens */
+    uint32_t *raw_off; /* [n + 1] */
+    uint32_t max_raw;  /* longest raw token */
+    ash_raw_slot *slots; /* raw bytes -> id, of the tokens that merging can make */
+    uint32_t slot_mask;
+    ash_merge_slot *merges; /* BPE */
+    uint32_t merge_mask;
+    uint32_t *rank;    /* SPM: [n], dense order of scores, best first; equal scores share a rank */
+    uint32_t n_ranks;  /* ranks are below this */
+    int32_t *pair2;    /* SPM: [128 * 128] token of two ASCII bytes, or -1 */
+    uint8_t *joins;    /* SPM: bit b1 * 256 + b2: some token has these bytes side by side */
+    int32_t byte_id[256]; /* token of one byte, or -1 */
+    int32_t char_id[128]; /* SPM: token of one ASCII character, or -1 */
+    ash_specials user, all;
+    int32_t bos, eos, unk;
+    int32_t eog[64];
+    int n_eog;
+    bool add_bos, add_eos, add_space_prefix;
+    const ash_pretok *pre; /* BPE */
+    pcre2_code *re;
+    bool jit;
+};
+
+/* ---- UTF-8 (utf8.c) ---- */
+/* Length of the valid character at p (1..4), or 0 if the bytes there are not one; *cp gets it. */
+int ash_utf8_next(const char *p, const char *end, uint32_t *cp);
+/* Bytes at p that are valid UTF-8 from its start on. */
+size_t ash_utf8_span(const char *p, size_t n);
+/* True if p[0..n), n < 4, begins a character that more bytes could complete. */
+bool ash_utf8_partial(const char *p, size_t n);
+int ash_utf8_put(uint32_t cp, char out[4]);
+/* NFC of valid UTF-8, appended to out. Linear in n for any input. */
+ash_status ash_nfc(ash_buf *out, const char *p, size_t n, ash_error *err);
+bool ash_nfc_needed(const char *p, size_t n); /* false: certainly normalised already */
+
+/* ---- vocabulary (vocab.c, vocab_index.c) ---- */
+static inline uint32_t ash_raw_hash(const char *p, size_t n) {
+    uint64_t h = n * 0x9e3779b97f4a7c15u;
+    while (n >= 8) {
+        uint64_t w;
+        memcpy(&w, p, 8);
+        h = (h ^ w) * 0xbf58476d1ce4e5b9u;
+        h ^= h >> 32;
+        p += 8;
+        n -= 8;
+    }
+    if (n) {
+        uint64_t w = 0;
+        for (size_t i = 0; i < n; i++) w |= (uint64_t)(uint8_t)p[i] << (8 * i);
+        h = (h ^ w) * 0x94d049bb133111ebu;
+    }
+    h ^= h >> 29;
+    h *= 0xbf58476d1ce4e5b9u;
+    return (uint32_t)(h >> 32);
+}
+int32_t ash_vocab_raw_find(const ash_vocab *v, const char *p, size_t n); /* -1: no such token */
+static inline bool ash_merge_find(const ash_vocab *v, int32_t a, int32_t b, uint32_t *rank, int32_t *id) {
+    uint64_t key = (uint64_t)(uint32_t)a << 32 | (uint32_t)b;
+    uint64_t h = (key ^ key >> 29) * 0x9e3779b97f4a7c15u;
+    for (uint32_t i = (uint32_t)(h >> 32) & v->merge_mask;; i = (i + 1) & v->merge_mask) {
+        const ash_merge_slot *s = &v->merges[i];
+        if (s->rank == UINT32_MAX) return false;
+        if (s->key == key) return *rank = s->rank, *id = s->id, true;
+    }
+}
+/* Build slots, merges, ranks, specials from text and type. */
+ash_status ash_vocab_index(ash_vocab *v, const ash_gguf *g, ash_error *err);
+/* Longest special token at p (at most n bytes), or -1; *len gets its length. */
+int32_t ash_special_at(const ash_vocab *v, const ash_specials *s, const char *p, size_t n, size_t *len);
+/* Byte <-> character of the byte-level alphabet of GPT-2. -1: not in it. */
+int ash_byte_of_char(uint32_t cp);
+
+/* ---- pre-tokenizers (pretok.c) ---- */
+const ash_pretok *ash_pretok_find(ash_str name); /* NULL: unknown */
+ash_status ash_pretok_compile(ash_vocab *v, ash_error *err);
+pcre2_general_context *ash_pcre2_context(void); /* allocation through ash_alloc; caller frees */
+
+/* ---- merging (merge.c) ---- */
+typedef struct { int32_t *p; size_t n, cap; bool oom; } ash_tokvec;
+bool ash_tokvec_grow(ash_tokvec *t, size_t more);
+static inline void ash_tokvec_add(ash_tokvec *t, int32_t id) {
+    if (ASH_UNLIKELY(t->n == t->cap) && !ash_tokvec_grow(t, 1)) return;
+    t->p[t->n++] = id;
+}
+typedef struct ash_merger ash_merger; /* scratch of one ash_tokenize call */
+ash_merger *ash_merger_new(const ash_vocab *v);
+void ash_merger_free(ash_merger *m);
+/* Append the tokens of one word (BPE) or of one piece that no token crosses (SPM). */
+ash_status ash_merge_word(ash_merger *m, const char *p, size_t n, ash_tokvec *out, ash_error *err);
+
+#endif

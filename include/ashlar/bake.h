@@ -47,8 +47,8 @@ typedef struct {
 } ash_bake_result;
 ASH_API void ash_bake_result_free(ash_bake_result *r);
 
-/* A matrix that may be quantized: at least two dims, a ".weight", no norm and no expert router. */
-ASH_API bool ash_bake_is_matrix(const ash_gguf_tensor *t);
+/* Bytes of the finished file besides its matrices (with `widen`): what the planner cannot change. */
+ASH_API ash_status ash_bake_fixed_bytes(uint64_t *bytes, const ash_gguf *src, uint32_t widen, ash_error *err);
 /* The nearest type of at least the same bits whose block divides n; t itself when it fits. */
 ASH_API ash_dtype ash_bake_fallback(ash_dtype t, uint64_t n);
 

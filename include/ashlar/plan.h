@@ -71,6 +71,72 @@ typedef struct {
  * Memory: about n_units * budget/divisor bytes, at most 256 MiB; beyond that near-exact. Deterministic. */
 ASH_API ash_status ash_solve(const ash_unit *units, size_t n_units, uint64_t budget, int *choice, ash_solution *sol, ash_error *err);
 
+/* ---- the planner: what each type would cost each tensor, in bytes and in predicted damage ----
+ *
+ * A unit is one matrix. damage(u, t) = k * (e_u(t) / e_0)^s in nats of KL divergence, where e_u(t) is the importance-weighted
+ * relative squared error of really encoding (a sample of) u in t, (e_0, k) what a sweep measured for u, and s its log-log slope
+ * (0.8 to 1.3 when two types were measured, 1 otherwise). Units without a measurement take c * e_u(t) with c from the measured units of
+ * the same role, or from a table of typical sensitivities (docs/plan.md). Damages of units add up. */
+typedef struct ash_planner ash_planner;
+
+typedef struct {
+    const ash_dtype *types;    /* allowed; NULL: the standard types there is an encoder for */
+    size_t n_types;
+    uint32_t widen;            /* rows to multiples of this; 0: as they are */
+    ash_importance importance;
+    uint64_t fixed_bytes;      /* of the file that no choice changes: ash_bake_fixed_bytes */
+    bool lookup_free;          /* RAM budgets: tables that are only looked up in cost nothing */
+    uint64_t sample;           /* weights of each tensor encoded for e; 0: 131,072 (four times as many of a table) */
+    int n_threads;             /* 0: all usable processors */
+    ash_progress progress;
+} ash_planner_opts;
+ASH_API ash_planner_opts ash_planner_defaults(void);
+
+typedef struct {
+    ash_dtype type;
+    uint64_t bytes;            /* in the file, alignment included */
+    double rel_err;            /* e_u(t); 0 for the source's own type */
+    double damage;             /* predicted, nats */
+} ash_plan_option;
+
+typedef struct {
+    const char *tensor;        /* borrowed from the source */
+    int32_t layer;             /* -1: not in a block */
+    int role;                  /* ASH_ROLE_* of ashlar/eval.h, -1: unknown */
+    uint64_t n_weights;
+    bool lookup_only;          /* an input table of a model with its own head */
+    bool measured;
+    double k, e0, slope;       /* damage(e) = k * (e / e0)^slope */
+    double half;               /* 95 % half-width of k, 0 when not measured */
+    const ash_plan_option *opts;
+    int n_opts;
+} ash_plan_unit;
+
+/* Encodes samples of every matrix in every allowed type (seconds to a minute). g must outlive p. */
+ASH_API ash_status ash_planner_new(ash_planner **p, const ash_gguf *g, const ash_planner_opts *o, ash_error *err);
+ASH_API void ash_planner_free(ash_planner *p);
+ASH_API size_t ash_planner_n_units(const ash_planner *p);
+ASH_API ash_plan_unit ash_planner_unit(const ash_planner *p, size_t u);
+ASH_API uint32_t ash_planner_widen(const ash_planner *p);
+/* One result of a sweep: `tensor` alone in a type with error rel_err gave kld +- half. Unknown tensors are ignored. */
+ASH_API ash_status ash_planner_measured(ash_planner *p, const char *tensor, double rel_err, double kld, double half, ash_error *err);
+/* Turn the measurements so far into damages. noise_floor: KLD below which a measurement says nothing. */
+ASH_API void ash_planner_calibrate(ash_planner *p, double noise_floor);
+/* Multiply the damages of layers [lo, hi] (-1 for tables) of the roles in `roles` (bits) by f: what refinement learns. */
+ASH_API void ash_planner_scale(ash_planner *p, int32_t lo, int32_t hi, uint32_t roles, double f);
+/* Solve for a budget (whole-file bytes; with lookup_free without the free tables). choice: option index per unit.
+ * ASH_E_LIMIT: sol->bytes holds the least possible. */
+ASH_API ash_status ash_planner_solve(const ash_planner *p, uint64_t budget, int *choice, ash_solution *sol, ash_error *err);
+/* A random choice of about that size (at most `budget`, at least 0.995 of it where the types allow): a negative control. */
+ASH_API ash_status ash_planner_random(const ash_planner *p, uint64_t budget, uint64_t seed, int *choice, ash_solution *sol, ash_error *err);
+/* Bytes and predicted damage of any choice; the file's bytes, not the budget's. */
+ASH_API ash_solution ash_planner_total(const ash_planner *p, const int *choice);
+/* As a recipe: one rule per unit with its reason. */
+ASH_API ash_status ash_planner_recipe(const ash_planner *p, const int *choice, ash_recipe **r, ash_error *err);
+
+/* A matrix that may be quantized: at least two dims, a ".weight", no norm and no expert router. */
+ASH_API bool ash_plan_is_matrix(const ash_gguf_tensor *t);
+
 #ifdef __cplusplus
 }
 #endif

@@ -29,16 +29,6 @@ void ash_bake_result_free(ash_bake_result *r) {
     *r = (ash_bake_result){0};
 }
 
-static bool ends_with(const char *s, const char *e) {
-    size_t n = strlen(s), m = strlen(e);
-    return n >= m && strcmp(s + n - m, e) == 0;
-}
-
-bool ash_bake_is_matrix(const ash_gguf_tensor *t) {
-    return t->n_dims >= 2 && t->ne[1] > 1 && ends_with(t->name, ".weight") && !ends_with(t->name, "_norm.weight") &&
-           !strstr(t->name, "ffn_gate_inp") && t->type != ASH_I8 && t->type != ASH_I16 && t->type != ASH_I32 && t->type != ASH_I64 && t->type != ASH_F64;
-}
-
 ash_dtype ash_bake_fallback(ash_dtype t, uint64_t n) {
     static const ash_dtype ladder[] = {ASH_IQ4_NL, ASH_Q5_0, ASH_Q8_0, ASH_F16}; /* by bits; block 32, then 1 */
     const ash_dtype_info *i = ash_dtype_get((int)t);
@@ -75,7 +65,7 @@ static ash_status decide(job *j, ash_error *err) {
         ash_bake_tensor *b = &j->r.t[i];
         uint64_t ne[ASH_GGUF_MAX_DIMS];
         ash_widen_shape(j->widen, j->src, i, ne);
-        *b = (ash_bake_tensor){.name = t->name, .from = t->type, .to = t->type, .asked = ASH_TYPE_KEEP, .is_matrix = ash_bake_is_matrix(t), .rule = -1};
+        *b = (ash_bake_tensor){.name = t->name, .from = t->type, .to = t->type, .asked = ASH_TYPE_KEEP, .is_matrix = ash_plan_is_matrix(t), .rule = -1};
         b->ne0 = ne[0];
         b->ne1 = ne[1] * ne[2] * ne[3];
         b->n_weights = t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
@@ -287,6 +277,20 @@ ash_status ash_bake_dry(ash_bake_result *r, const ash_gguf *src, const ash_bake_
     if (st == ASH_OK) *r = j.r, j.r = (ash_bake_result){0};
     job_free(&j);
     return st;
+}
+
+ash_status ash_bake_fixed_bytes(uint64_t *bytes, const ash_gguf *src, uint32_t widen, ash_error *err) {
+    ash_bake_opts o = ash_bake_defaults();
+    ash_bake_result r;
+    o.type = ASH_Q8_0; /* any quantized type: the header then has its final entries */
+    o.widen = widen;
+    ASH_TRY(ash_bake_dry(&r, src, &o, err));
+    uint64_t al = ash_gguf_alignment(src), m = 0;
+    for (size_t i = 0; i < r.n; i++)
+        if (r.t[i].is_matrix) m += (r.t[i].bytes + al - 1) / al * al;
+    *bytes = r.file_bytes - ASH_MIN(m, r.file_bytes);
+    ash_bake_result_free(&r);
+    return ASH_OK;
 }
 
 ash_status ash_bake(ash_bake_result *r, const ash_gguf *src, const char *out, const ash_bake_opts *o, ash_error *err) {

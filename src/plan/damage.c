@@ -1,0 +1,270 @@
+/* damage.c - what a type does to a matrix: the relative squared error of encoding it (measured on a sample of rows, weighted by
+ * importance), and the step from that error to nats of KL divergence (calibration on a sweep).
+ *
+ * Calibration works on logarithms. Every measurement (e, d) of a unit has a relative uncertainty; two of them give a slope,
+ * pulled towards the median slope of all units as far as the noise demands; units are pulled towards the mean of their role in
+ * the same way (normal prior, deviation 0.6 within a role). Numbers and reasons: docs/plan.md. */
+#include "plan/plan_int.h"
+
+#include "ashlar/quant.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { SAMPLE = 1 << 17, TABLE_FACTOR = 4 };
+
+/* Sensitivities d = c * e without any measurement: medians over the layers of SmolLM2 135M and Gemma 3 270M, in the order
+ * of ASH_ROLE_* (q k v o gate up down table output). Good enough to order roles, not more. */
+static const double typical_c[PLAN_N_ROLES] = {0.03, 0.03, 0.10, 0.08, 0.06, 0.08, 0.10, 1.0, 1.0};
+
+/* ---- encoding errors ---- */
+
+typedef struct {
+    ash_planner *p;
+    plan_unit *u;
+    uint64_t ne0, n_rows, sample; /* widened row length, rows of the source, rows sampled */
+    const float *imp;             /* widened, or NULL */
+    float *rows;                  /* sample x ne0 */
+    double *err;                  /* n_opts x sample */
+    double *norm;                 /* sample */
+    uint8_t *code;                /* per thread: one encoded row */
+    float *scratch;               /* per thread: source row, decoded row */
+    size_t code_stride, scratch_stride;
+    ash_error *errs;
+} enc;
+
+/* Widened row that shows source row r. */
+static uint64_t wide_row(const ash_planner *p, size_t tensor, uint64_t src_row, uint64_t hint) {
+    if (!p->widen) return src_row;
+    for (uint64_t w = hint;; w++)
+        if (ash_widen_source_row(p->widen, p->g, tensor, w) == (int64_t)src_row) return w;
+}
+
+static void fetch(void *ctx, int64_t b, int64_t e, int ith) {
+    enc *x = ctx;
+    if (x->errs[ith].code != ASH_OK) return;
+    for (int64_t i = b; i < e; i++) {
+        uint64_t src = (uint64_t)i * x->n_rows / x->sample;
+        float *row = x->rows + (uint64_t)i * x->ne0;
+        if (!ash_widen_row(x->p->widen, x->p->g, x->u->tensor, wide_row(x->p, x->u->tensor, src, src), row, x->scratch + (size_t)ith * x->scratch_stride)) {
+            ash_fail(&x->errs[ith], ASH_E_UNSUPPORTED, "its type cannot be decoded");
+            return;
+        }
+        double s = 0;
+        for (uint64_t j = 0; j < x->ne0; j++) s += (x->imp ? (double)x->imp[j] : 1.0) * (double)row[j] * (double)row[j];
+        x->norm[i] = s;
+    }
+}
+
+/* Items are (option, row) pairs, option-major. */
+static void encode(void *ctx, int64_t b, int64_t e, int ith) {
+    enc *x = ctx;
+    if (x->errs[ith].code != ASH_OK) return;
+    uint8_t *code = x->code + (size_t)ith * x->code_stride;
+    float *back = x->scratch + (size_t)ith * x->scratch_stride;
+    for (int64_t i = b; i < e; i++) {
+        const ash_plan_option *o = &x->u->opts[(uint64_t)i / x->sample];
+        const float *row = x->rows + ((uint64_t)i % x->sample) * x->ne0;
+        if (o->rel_err == 0) continue; /* the source's own type */
+        if (ash_quant_row(o->type, row, code, x->ne0, x->imp, &x->errs[ith]) != ASH_OK) return;
+        ash_dtype_decode(o->type, code, back, x->ne0);
+        double s = 0;
+        for (uint64_t j = 0; j < x->ne0; j++) {
+            double d = (double)row[j] - (double)back[j];
+            s += (x->imp ? (double)x->imp[j] : 1.0) * d * d;
+        }
+        x->err[i] = s;
+    }
+}
+
+static ash_status unit_errors(ash_planner *p, plan_unit *u, ash_pool *pool, ash_error *err) {
+    const ash_gguf_tensor *t = ash_gguf_tensor_at(p->g, u->tensor);
+    uint64_t ne[ASH_GGUF_MAX_DIMS], want = p->o.sample ? p->o.sample : SAMPLE;
+    int nt = ash_pool_threads(pool), n_opts = u->pub.n_opts;
+    ash_status st = ASH_OK;
+    ash_widen_shape(p->widen, p->g, u->tensor, ne);
+    if (u->pub.layer < 0) want *= TABLE_FACTOR;
+    enc x = {.p = p, .u = u, .ne0 = ne[0], .n_rows = t->ne[1] * t->ne[2] * t->ne[3]};
+    x.sample = ASH_MIN(x.n_rows, ASH_MAX(16, want / ne[0]));
+    x.code_stride = (ne[0] * 4 + 63) / 64 * 64;
+    x.scratch_stride = ASH_MAX(ne[0], t->ne[0]);
+    const float *raw = p->o.importance.weights ? p->o.importance.weights(p->o.importance.ctx, t->name, t->ne[0]) : NULL;
+    float *imp = raw ? ash_alloc(ne[0] * sizeof *imp) : NULL;
+    x.rows = ash_alloc(x.sample * ne[0] * sizeof *x.rows);
+    x.err = ash_calloc((size_t)n_opts * x.sample, sizeof *x.err);
+    x.norm = ash_calloc(x.sample, sizeof *x.norm);
+    x.code = ash_alloc((size_t)nt * x.code_stride);
+    x.scratch = ash_alloc((size_t)nt * x.scratch_stride * sizeof *x.scratch);
+    x.errs = ash_calloc((size_t)nt, sizeof *x.errs);
+    if (!x.rows || !x.err || !x.norm || !x.code || !x.scratch || !x.errs || (raw && !imp)) {
+        st = ash_fail(err, ASH_E_NOMEM, "out of memory while sampling tensor %s", t->name);
+        goto done;
+    }
+    if (raw) ash_widen_spread(p->widen, p->g, u->tensor, raw, imp);
+    x.imp = imp;
+    int64_t grain = ASH_MAX(1, (int64_t)(8192 / ne[0]));
+    ash_pool_run(pool, (int64_t)x.sample, grain, fetch, &x);
+    ash_pool_run(pool, (int64_t)x.sample * n_opts, grain, encode, &x);
+    for (int k = 0; k < nt; k++)
+        if (x.errs[k].code != ASH_OK) {
+            st = x.errs[k].code;
+            if (err) *err = x.errs[k];
+            ash_error_prefix(err, "tensor %s", t->name);
+            goto done;
+        }
+    double norm = 0;
+    for (uint64_t i = 0; i < x.sample; i++) norm += x.norm[i];
+    for (int k = 0; k < n_opts; k++) {
+        double s = 0;
+        if (u->opts[k].rel_err == 0) continue;
+        for (uint64_t i = 0; i < x.sample; i++) s += x.err[(uint64_t)k * x.sample + i];
+        u->opts[k].rel_err = norm > 0 ? s / norm : 0;
+    }
+done:
+    ash_free(imp);
+    ash_free(x.rows);
+    ash_free(x.err);
+    ash_free(x.norm);
+    ash_free(x.code);
+    ash_free(x.scratch);
+    ash_free(x.errs);
+    return st;
+}
+
+ash_status ash_plan_errors(ash_planner *p, ash_error *err) {
+    ash_pool *pool;
+    ASH_TRY(ash_pool_new(&pool, p->o.n_threads > 0 ? p->o.n_threads : ash_cpu_count(), err));
+    ash_status st = ASH_OK;
+    for (size_t i = 0; i < p->n && st == ASH_OK; i++) {
+        if (p->o.progress.fn && !p->o.progress.fn(p->o.progress.ctx, "encoding errors", (double)i, (double)p->n, p->u[i].pub.tensor))
+            st = ash_fail(err, ASH_E_CANCELLED, "cancelled while measuring encoding errors");
+        else st = unit_errors(p, &p->u[i], pool, err);
+    }
+    if (st == ASH_OK && p->o.progress.fn) p->o.progress.fn(p->o.progress.ctx, "encoding errors", (double)p->n, (double)p->n, NULL);
+    ash_pool_free(pool);
+    return st;
+}
+
+/* ---- from errors to nats ---- */
+
+void ash_plan_apply(plan_unit *u) {
+    for (int k = 0; k < u->pub.n_opts; k++) {
+        ash_plan_option *o = &u->opts[k];
+        o->damage = o->rel_err > 0 ? u->scale * u->pub.k * pow(o->rel_err / u->pub.e0, u->pub.slope) : 0;
+    }
+}
+
+ash_status ash_planner_measured(ash_planner *p, const char *tensor, double rel_err, double kld, double half, ash_error *err) {
+    if (!(rel_err > 0) || !isfinite(kld) || !(half >= 0)) return ash_fail(err, ASH_E_USAGE, "measurement of %s: error %g, divergence %g +- %g is not usable", tensor, rel_err, kld, half);
+    for (size_t i = 0; i < p->n; i++)
+        if (strcmp(p->u[i].pub.tensor, tensor) == 0 && p->u[i].n_m < PLAN_MAX_MEASURED) p->u[i].m[p->u[i].n_m++] = (plan_measured){rel_err, kld, half};
+    return ASH_OK;
+}
+
+static int cmp_double(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static double clamp(double x, double lo, double hi) { return x < lo ? lo : x > hi ? hi : x; }
+
+/* Relative deviation of a measurement; one below the noise floor says little. */
+static double rel_sd(const plan_measured *m, double floor) {
+    double d = ASH_MAX(m->kld, ASH_MAX(floor, 1e-12));
+    return clamp(hypot(m->half / 1.96, floor) / d, 0.03, 1.5);
+}
+
+static double log_kld(const plan_measured *m, double floor) { return log(ASH_MAX(m->kld, ASH_MAX(0.5 * floor, 1e-12))); }
+
+/* Slope between the measurements with the least and the most error; false when they are too close. */
+static bool raw_slope(const plan_unit *u, double floor, double *slope, double *sd) {
+    int lo = 0, hi = 0;
+    for (int i = 1; i < u->n_m; i++) {
+        if (u->m[i].err < u->m[lo].err) lo = i;
+        if (u->m[i].err > u->m[hi].err) hi = i;
+    }
+    if (u->n_m < 2 || u->m[hi].err < 1.5 * u->m[lo].err) return false;
+    double dx = log(u->m[hi].err / u->m[lo].err);
+    *slope = (log_kld(&u->m[hi], floor) - log_kld(&u->m[lo], floor)) / dx;
+    *sd = hypot(rel_sd(&u->m[lo], floor), rel_sd(&u->m[hi], floor)) / dx;
+    return true;
+}
+
+static double median_slope(const ash_planner *p, double floor) {
+    double *v = ash_alloc((p->n + 1) * sizeof *v), s, sd, r = 1;
+    size_t n = 0;
+    if (!v) return 1;
+    for (size_t i = 0; i < p->n; i++)
+        if (raw_slope(&p->u[i], floor, &s, &sd) && sd < 0.5) v[n++] = s;
+    if (n) {
+        qsort(v, n, sizeof *v, cmp_double);
+        r = clamp(v[n / 2], 0.8, 1.3);
+    }
+    ash_free(v);
+    return r;
+}
+
+void ash_planner_calibrate(ash_planner *p, double floor) {
+    static const double slope_sd = 0.1, role_sd = 0.6; /* priors */
+    double all = median_slope(p, floor), e_ref = 0.005; /* about a 4-bit type */
+    double role_sum[PLAN_N_ROLES] = {0}, role_w[PLAN_N_ROLES] = {0}, off_sum = 0, off_w = 0;
+    for (size_t i = 0; i < p->n; i++) {
+        plan_unit *u = &p->u[i];
+        double s, sd;
+        u->pub.measured = u->n_m > 0;
+        u->pub.slope = all;
+        u->pub.e0 = e_ref;
+        if (!u->n_m) continue;
+        if (raw_slope(u, floor, &s, &sd)) {
+            double w = 1 / (sd * sd), w0 = 1 / (slope_sd * slope_sd);
+            u->pub.slope = clamp((clamp(s, 0.8, 1.3) * w + all * w0) / (w + w0), 0.8, 1.3);
+        }
+        double sum = 0, sw = 0, le = 0;
+        for (int k = 0; k < u->n_m; k++) le += log(u->m[k].err) / u->n_m;
+        for (int k = 0; k < u->n_m; k++) {
+            double d = rel_sd(&u->m[k], floor), w = 1 / (d * d);
+            sum += w * (log_kld(&u->m[k], floor) - u->pub.slope * (log(u->m[k].err) - le));
+            sw += w;
+        }
+        u->pub.e0 = exp(le);
+        u->pub.k = sum / sw;         /* log k for now */
+        u->pub.half = 1.96 / sqrt(sw); /* relative for now */
+        if (u->pub.role >= 0) {
+            double at_ref = u->pub.k + u->pub.slope * (log(e_ref) - le), w = 1 / (1 / sw + role_sd * role_sd);
+            role_sum[u->pub.role] += w * at_ref;
+            role_w[u->pub.role] += w;
+            off_sum += w * (at_ref - log(typical_c[u->pub.role] * e_ref));
+            off_w += w;
+        }
+    }
+    double off = off_w > 0 ? off_sum / off_w : 0;
+    for (size_t i = 0; i < p->n; i++) {
+        plan_unit *u = &p->u[i];
+        int role = u->pub.role;
+        bool has_role = role >= 0 && role_w[role] > 0;
+        double mean = has_role ? role_sum[role] / role_w[role] : log((role >= 0 ? typical_c[role] : 0.1) * e_ref) + off;
+        if (!u->n_m) {
+            u->pub.k = exp(mean);
+            u->pub.half = 0;
+        } else {
+            double k = u->pub.k, rel = u->pub.half / 1.96;
+            double prior = mean - u->pub.slope * (log(e_ref) - log(u->pub.e0)); /* the role's mean at this unit's error */
+            if (has_role && u->pub.layer >= 0) {
+                double w = 1 / (rel * rel), w0 = 1 / (role_sd * role_sd);
+                k = (k * w + prior * w0) / (w + w0);
+            }
+            u->pub.k = exp(k);
+            u->pub.half = u->pub.k * u->pub.half;
+        }
+        ash_plan_apply(u);
+    }
+}
+
+void ash_planner_scale(ash_planner *p, int32_t lo, int32_t hi, uint32_t roles, double f) {
+    for (size_t i = 0; i < p->n; i++) {
+        plan_unit *u = &p->u[i];
+        if (u->pub.layer < lo || u->pub.layer > hi || u->pub.role < 0 || !(roles >> u->pub.role & 1)) continue;
+        u->scale *= f;
+        ash_plan_apply(u);
+    }
+}

@@ -1,0 +1,37 @@
+/* plan_int.h - what planner.c (units, choices) and damage.c (errors, calibration) share. */
+#ifndef ASH_PLAN_INT_H
+#define ASH_PLAN_INT_H
+
+#include "ashlar/plan.h"
+#include "base/base.h"
+
+enum { PLAN_MAX_TYPES = ASH_DTYPE_MAX, PLAN_MAX_MEASURED = 8, PLAN_N_ROLES = 9 };
+
+typedef struct { double err, kld, half; } plan_measured;
+
+typedef struct {
+    ash_plan_unit pub;
+    ash_plan_option *opts;      /* pub.opts */
+    size_t tensor;              /* index in the gguf */
+    plan_measured m[PLAN_MAX_MEASURED];
+    int n_m;
+    double scale;               /* what refinement learned */
+} plan_unit;
+
+struct ash_planner {
+    const ash_gguf *g;
+    ash_planner_opts o;
+    ash_dtype types[PLAN_MAX_TYPES];
+    size_t n_types;
+    ash_widen *widen;           /* NULL: not widened */
+    plan_unit *u;
+    size_t n;
+    ash_plan_option *store;
+};
+
+/* Fill rel_err of every option of every unit. */
+ash_status ash_plan_errors(ash_planner *p, ash_error *err);
+/* damages from k, e0, slope and scale of one unit */
+void ash_plan_apply(plan_unit *u);
+
+#endif

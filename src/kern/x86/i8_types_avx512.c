@@ -382,8 +382,7 @@ INLINE void gemv8(const layout L, body_fn body, const uint8_t *w, size_t rb, int
             if (L.has_min) db[g] = d[L.G == 32 ? g : g / 2] * (float)bsum;
         }
         const uint8_t *at = w + (size_t)(k0 / L.B) * (size_t)L.BB;
-        /* whole slabs of 16; the last one overlaps its predecessor, but for the accumulators of an earlier column range */
-        for (int64_t r = 0; r < n_rows;) {
+        for (int64_t r = 0; r < n_rows;) { /* whole slabs of 16, then single rows with stride 0 */
             bool slab = n_rows - r >= 16;
             sink k = {.dot = true, .a = a.q + k0, .zb = zb, .d = d, .db = db};
             if (slab) k.acc = k0 ? _mm512_loadu_ps(y + r) : _mm512_setzero_ps();

@@ -1,0 +1,144 @@
+/* cmd_bench.c - `ashlar bench`: speed of a model on this machine: prefill, decode, load, first token, memory. */
+#include "cli.h"
+
+#include "ashlar/engine.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+static int64_t n_prompt = 512, n_gen = 128, reps = 5, batch;
+static bool exact;
+
+static const opt_def options[] = {
+    {OPT_I64, 'p', "prompt", "N", "Tokens of the prompt; 0 leaves prefill out.", &n_prompt},
+    {OPT_I64, 'n', "gen", "N", "Tokens generated one by one; 0 leaves decode out.", &n_gen},
+    {OPT_I64, 'r', "reps", "N", "Repetitions; the median is reported.", &reps},
+    {OPT_I64, 'b', "batch", "N", "Tokens per pass of the prefill (default 512).", &batch},
+    {OPT_FLAG, 0, "exact", NULL, "Float32 activations and KV cache instead of the everyday path.", &exact},
+    {OPT_END, 0, NULL, NULL, NULL, NULL}};
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *x, int64_t n) {
+    if (n < 1) return 0;
+    qsort(x, (size_t)n, sizeof *x, by_value);
+    return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
+}
+
+typedef struct {
+    double load_ms, first_ms, *prefill, *decode;
+} figures;
+
+/* Every repetition starts from an empty timeline; ids are arbitrary but fixed. */
+static ash_status measure(const char *path, ash_model **mo, ash_session **so, figures *f, ash_error *err) {
+    double t0 = now();
+    ASH_TRY(ash_model_load(mo, path, err));
+    ash_session_opts o = ash_session_defaults();
+    o.n_ctx = (uint32_t)(n_prompt + n_gen + 1);
+    o.n_batch = (uint32_t)batch;
+    o.n_threads = g_threads;
+    o.precision = exact ? ASH_PREC_EXACT : ASH_PREC_FAST;
+    ASH_TRY(ash_session_new(so, *mo, &o, err));
+    f->load_ms = 1e3 * (now() - t0);
+    ash_session *s = *so;
+    const uint32_t V = (uint32_t)ash_model_n_vocab(*mo);
+    ash_token *t = malloc((size_t)(n_prompt + 1) * sizeof *t);
+    if (!t) return ash_fail(err, ASH_E_NOMEM, "out of memory for %lld tokens", (long long)n_prompt);
+    uint32_t x = 12345;
+    for (int64_t i = 0; i <= n_prompt; i++) t[i] = (ash_token)((x = x * 1664525u + 1013904223u) % V);
+
+    ash_status st = ash_session_sync(s, t, 1, NULL, err); /* the first token after start; also warms the file's pages */
+    f->first_ms = 1e3 * (now() - t0);
+    if (st == ASH_OK && n_prompt > 0) st = ash_session_rewind(s, 0, err);
+    if (st == ASH_OK && n_prompt > 0) st = ash_session_sync(s, t, (size_t)n_prompt, NULL, err); /* warm-up, not counted */
+    for (int64_t r = 0; r < reps && st == ASH_OK; r++) {
+        if (n_prompt > 0) {
+            st = ash_session_rewind(s, 0, err);
+            double b = now();
+            if (st == ASH_OK) st = ash_session_sync(s, t, (size_t)n_prompt, NULL, err);
+            f->prefill[r] = (double)n_prompt / (now() - b);
+        }
+        if (n_gen > 0 && st == ASH_OK) { /* from an empty context, as llama-bench does */
+            st = ash_session_rewind(s, 0, err);
+            double b = now();
+            for (int64_t i = 0; i < n_gen && st == ASH_OK; i++) {
+                x = x * 1664525u + 1013904223u;
+                st = ash_session_append(s, (ash_token)(x % V), err);
+            }
+            f->decode[r] = (double)n_gen / (now() - b);
+        }
+    }
+    free(t);
+    return st;
+}
+
+static int report(const char *path, const ash_model *m, const ash_session *s, figures *f) {
+    struct rusage ru;
+    getrusage(RUSAGE_SELF, &ru);
+    uint64_t rss = (uint64_t)ru.ru_maxrss * 1024; /* kilobytes on Linux */
+    int threads = g_threads ? g_threads : ash_cpu_count();
+    double pre = median(f->prefill, n_prompt ? reps : 0), dec = median(f->decode, n_gen ? reps : 0);
+    if (g_json) {
+        json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:i, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I}", "model", path, "arch",
+                              ash_model_arch(m), "cpu", ash_cpu_model(), "level", ash_cpu_level_name(ash_cpu_detect()), "threads", threads,
+                              "precision", exact ? "exact" : "fast", "n_prompt", (json_int_t)n_prompt, "n_gen", (json_int_t)n_gen, "reps",
+                              (json_int_t)reps, "prefill_tps", pre, "decode_tps", dec, "load_ms", f->load_ms, "first_token_ms", f->first_ms,
+                              "peak_rss_bytes", (json_int_t)rss, "session_bytes", (json_int_t)ash_session_bytes(s), "file_bytes",
+                              (json_int_t)ash_gguf_file_bytes(ash_model_gguf(m)));
+        if (!j) return cli_fail(NULL, ASH_E_NOMEM);
+        json_dumpf(j, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+        putchar('\n');
+        json_decref(j);
+        return 0;
+    }
+    char a[32], b[32];
+    printf("%s: %s, %d threads, %s, %s\n", path, ash_model_arch(m), threads, ash_cpu_level_name(ash_cpu_detect()), exact ? "exact" : "fast");
+    if (n_prompt) printf("  prefill %5lld tokens  %10.1f tokens/s\n", (long long)n_prompt, pre);
+    if (n_gen) printf("  decode  %5lld tokens  %10.1f tokens/s\n", (long long)n_gen, dec);
+    printf("  load %.1f ms, first token after %.1f ms, session %s, peak memory %s\n", f->load_ms, f->first_ms, cli_bytes(ash_session_bytes(s), a),
+           cli_bytes(rss, b));
+    return 0;
+}
+
+static int run(int argc, char **argv) {
+    (void)argc;
+    if (n_prompt < 0 || n_prompt > 1 << 24 || n_gen < 0 || n_gen > 1 << 24 || n_prompt + n_gen == 0)
+        return cli_usage("-p and -n must be 0 to 16777216, and not both 0");
+    if (reps < 1 || reps > 1000) return cli_usage("-r must be 1 to 1000");
+    if (batch < 0 || batch > 65536) return cli_usage("--batch must be 1 to 65536");
+    ash_error err = {0};
+    ash_model *m = NULL;
+    ash_session *s = NULL;
+    figures f = {.prefill = calloc((size_t)reps, sizeof(double)), .decode = calloc((size_t)reps, sizeof(double))};
+    ash_status st = f.prefill && f.decode ? measure(argv[0], &m, &s, &f, &err) : ash_fail(&err, ASH_E_NOMEM, "out of memory");
+    int rc = st == ASH_OK ? report(argv[0], m, s, &f) : cli_fail(&err, st);
+    free(f.prefill);
+    free(f.decode);
+    ash_session_free(s);
+    ash_model_free(m);
+    return rc;
+}
+
+const ash_cmd cmd_bench = {.name = "bench",
+                           .usage = "MODEL [-p 512] [-n 128] [-r 5]",
+                           .summary = "Measure prefill and decode speed, load time and memory of a model.",
+                           .details = "Prefill is one prompt of -p tokens from an empty context, decode is -n tokens one by one from an empty context. "
+                                      "The median of -r repetitions is reported; load counts mapping and binding the file and making a session.",
+                           .opts = options,
+                           .min_args = 1,
+                           .max_args = 1,
+                           .json = true,
+                           .threads = true,
+                           .run = run};

@@ -23,11 +23,17 @@ typedef struct {
     ash_str key;
     ash_gv_type type;
     ash_gv_type elem_type;    /* ARRAY */
-    union { uint64_t u; int64_t i; double f; } v;
-    ash_str str;              /* STRING */
-    uint64_t n;               /* ARRAY: elements */
-    const uint8_t *data;      /* ARRAY: first element's bytes */
-    uint64_t data_bytes;
+    union {                   /* small on purpose: a file of tiny keys must not blow up in memory */
+        union { uint64_t u; int64_t i; double f; } v;
+        uint64_t n;           /* ARRAY: elements */
+    };
+    union {
+        ash_str str;          /* STRING */
+        struct {
+            const uint8_t *data; /* ARRAY: first element's bytes */
+            uint64_t data_bytes;
+        };
+    };
 } ash_gguf_kv;
 
 typedef struct {

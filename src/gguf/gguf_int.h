@@ -20,6 +20,10 @@ enum {
     GGUF_HEADER_BYTES = 4 + 4 + 8 + 8
 };
 
+/* Entries are allocated for the claimed counts, which the header check has bounded by the bytes left. */
+_Static_assert(sizeof(ash_gguf_kv) + sizeof(uint32_t) <= 4 * GGUF_MIN_KV_BYTES, "metadata takes under 4 times its bytes");
+_Static_assert(sizeof(ash_gguf_tensor) + 2 * sizeof(uint32_t) + GGUF_MAX_NAME / 8 <= 4 * GGUF_MIN_TENSOR_BYTES, "and so do tensors");
+
 struct ash_gguf {
     ash_map map;
     const uint8_t *p;
@@ -30,7 +34,7 @@ struct ash_gguf {
     ash_gguf_kv *kv;
     ash_gguf_tensor *tensor;
     uint32_t *kv_order, *tensor_order; /* indices sorted by name */
-    ash_arena names;
+    char *names;                       /* of all tensors, NUL-terminated, one block */
 };
 
 /* Bytes of one fixed-size value; 0 for STRING, ARRAY and unknown types. */

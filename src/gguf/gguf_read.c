@@ -2,8 +2,8 @@
  * the bytes that are left, lengths, types, alignment, unique names, tensor ranges inside the file and
  * free of overlap. Every refusal is one sentence that names the key, tensor or byte offset.
  *
- * Memory: entries are allocated for what the remaining bytes can hold at a realistic size and grow only
- * as entries are really parsed; names are copied, everything else points into the file.
+ * Memory: under 4 times the header's bytes. A count is believed only as far as the bytes after it could hold
+ * that many of the smallest entries; tensor names are copied, everything else points into the file.
  * Layout: github.com/ggml-org/ggml/blob/master/docs/gguf.md; see docs/formats/gguf-subset.md. */
 #include "gguf/gguf_int.h"
 
@@ -168,18 +168,6 @@ static int cmp_kv(const void *ctx, uint32_t a, uint32_t b) {
     return ash_str_cmp(kv[a].key, kv[b].key);
 }
 
-/* Room for entry i of n: the first allocation holds what the bytes left can be at a realistic size. */
-static bool grow(void **p, size_t *cap, size_t i, uint64_t n, uint64_t left, size_t size) {
-    if (i < *cap) return true;
-    size_t want = *cap ? *cap * 2 : (size_t)(left / 32 + 16);
-    want = ASH_MIN(want, (size_t)n);
-    void *q = ash_realloc(*p, want * size);
-    if (!q) return false;
-    *p = q;
-    *cap = want;
-    return true;
-}
-
 static uint32_t *sorted(size_t n, ash_index_cmp cmp, const void *ctx) {
     uint32_t *idx = ash_alloc(n * sizeof *idx);
     if (!idx) return NULL;
@@ -189,11 +177,8 @@ static uint32_t *sorted(size_t n, ash_index_cmp cmp, const void *ctx) {
 }
 
 static ash_status read_kvs(ash_gguf *g, ash_rd *r, uint64_t n_kv, ash_error *err) {
-    size_t cap = 0;
+    if (!(g->kv = ash_alloc(n_kv * sizeof *g->kv))) return ash_fail(err, ASH_E_NOMEM, "out of memory reading metadata");
     for (uint64_t i = 0; i < n_kv; i++) {
-        void *p = g->kv;
-        if (!grow(&p, &cap, i, n_kv, ash_rd_left(r), sizeof *g->kv)) return ash_fail(err, ASH_E_NOMEM, "out of memory reading metadata");
-        g->kv = p;
         ash_gguf_kv *kv = &g->kv[i];
         *kv = (ash_gguf_kv){0};
         uint64_t at = r->pos;
@@ -244,7 +229,7 @@ static int cmp_offset(const void *ctx, uint32_t a, uint32_t b) {
     return (t[a].offset > t[b].offset) - (t[a].offset < t[b].offset);
 }
 
-static ash_status read_tensor(ash_gguf *g, ash_rd *r, ash_gguf_tensor *t, ash_error *err) {
+static ash_status read_tensor(ash_gguf *g, ash_rd *r, ash_gguf_tensor *t, size_t *name_bytes, ash_error *err) {
     *t = (ash_gguf_tensor){.ne = {1, 1, 1, 1}};
     uint64_t at = r->pos;
     ash_str name = {0};
@@ -285,7 +270,8 @@ static ash_status read_tensor(ash_gguf *g, ash_rd *r, ash_gguf_tensor *t, ash_er
     if (t->offset % g->alignment)
         return ash_fail_at(err, ASH_E_FORMAT, at, "tensor %.*s: offset %llu is not aligned to %llu", SHOW(name), (ull)t->offset,
                            (ull)g->alignment);
-    if (!(t->name = ash_arena_strndup(&g->names, name.p, name.n))) return ash_fail(err, ASH_E_NOMEM, "out of memory reading tensor names");
+    *name_bytes += name.n;
+    t->data = (const uint8_t *)name.p; /* until name_tensors; its length stands before it in the file */
     return ASH_OK;
 }
 
@@ -316,20 +302,33 @@ static ash_status check_ranges(ash_gguf *g, ash_error *err) {
     return s;
 }
 
+/* Copies of all names in one block of exactly their size. */
+static ash_status name_tensors(ash_gguf *g, size_t name_bytes, ash_error *err) {
+    if (!(g->names = ash_alloc(name_bytes + g->n_tensors))) return ash_fail(err, ASH_E_NOMEM, "out of memory reading tensor names");
+    char *p = g->names;
+    for (size_t i = 0; i < g->n_tensors; i++) {
+        uint64_t n;
+        memcpy(&n, g->tensor[i].data - 8, 8);
+        memcpy(p, g->tensor[i].data, n);
+        p[n] = 0;
+        g->tensor[i].name = p;
+        p += n + 1;
+    }
+    return ASH_OK;
+}
+
 static ash_status read_tensors(ash_gguf *g, ash_rd *r, uint64_t n_tensors, ash_error *err) {
-    size_t cap = 0;
     /* Metadata took some of the bytes the header check counted on. */
     if (n_tensors > ash_rd_left(r) / GGUF_MIN_TENSOR_BYTES)
         return ash_fail_at(err, ASH_E_FORMAT, 8, "the header claims %llu tensors but %llu bytes are left for their descriptions",
                            (ull)n_tensors, (ull)ash_rd_left(r));
+    if (!(g->tensor = ash_alloc(n_tensors * sizeof *g->tensor))) return ash_fail(err, ASH_E_NOMEM, "out of memory reading tensors");
+    size_t name_bytes = 0;
     for (uint64_t i = 0; i < n_tensors; i++) {
-        void *p = g->tensor;
-        if (!grow(&p, &cap, i, n_tensors, ash_rd_left(r), sizeof *g->tensor))
-            return ash_fail(err, ASH_E_NOMEM, "out of memory reading tensors");
-        g->tensor = p;
-        ASH_TRY(read_tensor(g, r, &g->tensor[i], err));
+        ASH_TRY(read_tensor(g, r, &g->tensor[i], &name_bytes, err));
         g->n_tensors = i + 1;
     }
+    ASH_TRY(name_tensors(g, name_bytes, err));
     g->tensor_order = sorted(g->n_tensors, cmp_name, g->tensor);
     if (!g->tensor_order) return ash_fail(err, ASH_E_NOMEM, "out of memory reading tensors");
     for (size_t i = 1; i < g->n_tensors; i++) {
@@ -393,6 +392,6 @@ void ash_gguf_close(ash_gguf *g) {
     ash_free(g->tensor);
     ash_free(g->kv_order);
     ash_free(g->tensor_order);
-    ash_arena_free(&g->names);
+    ash_free(g->names);
     ash_free(g);
 }

@@ -164,8 +164,9 @@ static void test_edit(void **s) {
     const char *none[] = {"x.u32=40"};
     assert_int_equal(ash_gguf_edit(path2, none, 1, &e), ASH_OK);
     assert_same(path, path2);
-    const char *good[] = {"x.u32=4294967295", "x.f32=0.25", "x.i32=-7", "x.bool=false", "general.architecture=a longer name than before",
-                          "new.s=text=1", "new.u=u32:5", "new.f=f32:1.5", "new.b=bool:true", "new.q=str:u32:5"};
+    const char *good[] = {
+        "x.u32=4294967295", "x.f32=0.25",  "x.i32=-7",      "x.bool=false",    "general.architecture=a longer name than before",
+        "new.s=text=1",     "new.u=u32:5", "new.f=f32:1.5", "new.b=bool:true", "new.q=str:u32:5"};
     assert_int_equal(ash_gguf_edit(path2, good, ASH_ARRAY_LEN(good), &e), ASH_OK);
     ash_gguf *g, *h;
     assert_int_equal(ash_gguf_open(&g, path, &e), ASH_OK);
@@ -191,11 +192,16 @@ static void test_edit(void **s) {
     }
     ash_gguf_close(g);
     ash_gguf_close(h);
-    static const struct { const char *text; ash_status want; } bad[] = {
-        {"x.u32=-1", ASH_E_RANGE},   {"x.u32=4294967296", ASH_E_RANGE}, {"x.u32=", ASH_E_RANGE},      {"x.u32=1x", ASH_E_RANGE},
-        {"x.bool=yes", ASH_E_RANGE}, {"x.f32=1e999", ASH_E_RANGE},      {"x.i32= 5", ASH_E_RANGE},    {"x.ids=1", ASH_E_UNSUPPORTED},
-        {"x.u32", ASH_E_USAGE},      {"=1", ASH_E_USAGE},               {"n=u32:abc", ASH_E_RANGE},   {"x.f32=nope", ASH_E_RANGE},
-        {"n\xff=1", ASH_E_FORMAT},   {"general.alignment=64", ASH_E_UNSUPPORTED}};
+    static const struct {
+        const char *text;
+        ash_status want;
+    } bad[] = {{"x.u32=-1", ASH_E_RANGE},   {"x.u32=4294967296", ASH_E_RANGE},
+               {"x.u32=", ASH_E_RANGE},     {"x.u32=1x", ASH_E_RANGE},
+               {"x.bool=yes", ASH_E_RANGE}, {"x.f32=1e999", ASH_E_RANGE},
+               {"x.i32= 5", ASH_E_RANGE},   {"x.ids=1", ASH_E_UNSUPPORTED},
+               {"x.u32", ASH_E_USAGE},      {"=1", ASH_E_USAGE},
+               {"n=u32:abc", ASH_E_RANGE},  {"x.f32=nope", ASH_E_RANGE},
+               {"n\xff=1", ASH_E_FORMAT},   {"general.alignment=64", ASH_E_UNSUPPORTED}};
     char before[65], after[65];
     assert_int_equal(ash_sha256_file(path2, before, NULL), ASH_OK);
     for (size_t k = 0; k < ASH_ARRAY_LEN(bad); k++) {
@@ -265,10 +271,14 @@ static void test_oom(void **s) {
         for (n = 1; st != ASH_OK && n < 2000; n++) {
             ash_gguf *g = NULL;
             ash_alloc_fail_after(n);
-            if (what == 0) st = ash_gguf_open(&g, path, &e);
-            else if (what == 1) st = build(path2, &e);
-            else if (what == 2) st = copy(path, path2, &e);
-            else st = ash_gguf_edit(path2, set, 2, &e);
+            if (what == 0)
+                st = ash_gguf_open(&g, path, &e);
+            else if (what == 1)
+                st = build(path2, &e);
+            else if (what == 2)
+                st = copy(path, path2, &e);
+            else
+                st = ash_gguf_edit(path2, set, 2, &e);
             ash_alloc_fail_after(0);
             ash_gguf_close(g);
             assert_true(st == ASH_OK || st == ASH_E_NOMEM);

@@ -1,6 +1,9 @@
 /* sys.c - CPU level and count, clock, random numbers. */
 #include "base/base.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
@@ -24,7 +27,9 @@ bool ash_cpu_level_parse(const char *s, ash_cpu_level *out) {
 static ash_cpu_level hardware(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) return ASH_CPU_SCALAR;
+    unsigned a, b, c = 0, d; /* f16c: leaf 1, ECX bit 29; clang 14 has no name for it */
+    bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c >> 29 & 1);
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !f16c) return ASH_CPU_SCALAR;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
         return ASH_CPU_AVX512;

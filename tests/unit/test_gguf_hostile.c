@@ -166,6 +166,11 @@ static void test_good(void **s) {
     const ash_gguf_kv *kv = ash_gguf_find(g, "k.nested");
     assert_true(kv && kv->elem_type == ASH_GV_ARRAY && kv->n == 2 && kv->data_bytes == 12 + 1 + 12 + 8 + 4);
     ash_gguf_close(g);
+    if (dump_dir) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/good.gguf", dump_dir);
+        assert_int_equal(ash_file_write_atomic(path, x.b.p, x.b.n, NULL), ASH_OK);
+    }
     uint32_t two = 2;
     put(&x, 4, &two, 4); /* version 2 has the same layout */
     assert_int_equal(ash_gguf_open_mem(&g, x.b.p, x.b.n, &e), ASH_OK);

@@ -1,0 +1,5 @@
+/* fit_avx512.c - the fits compiled for AVX-512: same bits as fit_ref.c. */
+#if defined(__AVX512F__)
+#define FIT_FN ash_fit_avx512
+#include "quant/fit.inc"
+#endif

@@ -1,0 +1,188 @@
+/* pack.c - bit packing of fitted blocks. Layouts: tensor/blocks.h. */
+#include "quant/pack.h"
+#include "quant/lanes.h"
+#include "tensor/blocks.h"
+
+#include <string.h>
+
+/* Codes of a lane's n weights as bytes, plus `zero`. */
+static void lane_codes(const fit_out *f, int lane, int n, int zero, uint8_t *q) {
+    for (int j = 0; j < n; j++) q[j] = (uint8_t)((int)f->q[j * LANES + lane] + zero);
+}
+
+/* IQ4 levels back to their 4-bit codes: a level v sits in slot (v + 127) / 8, which is unique per level. */
+static void lane_codes_iq4(const fit_out *f, int lane, uint8_t *q) {
+    static const int8_t lev[16] = {IQ4_LEVELS};
+    uint8_t slot[31];
+    memset(slot, 0, sizeof slot);
+    for (int i = 0; i < 16; i++) slot[(lev[i] + 127) >> 3] = (uint8_t)i;
+    for (int j = 0; j < 32; j++) q[j] = slot[((int)f->q[j * LANES + lane] + 127) >> 3];
+}
+
+static void nibbles(uint8_t *dst, const uint8_t *q) {
+    for (int j = 0; j < 16; j++) dst[j] = (uint8_t)((q[j] & 15) | (q[j + 16] & 15) << 4);
+}
+
+static void fifth_bits(uint8_t *qh, const uint8_t *q) {
+    for (int i = 0; i < 4; i++) {
+        unsigned b = 0;
+        for (int j = 0; j < 8; j++) b |= (unsigned)(q[8 * i + j] >> 4 & 1) << j;
+        qh[i] = (uint8_t)b;
+    }
+}
+
+/* Q4_K, Q5_K: twelve bytes of 6-bit sub-scales and minimums. */
+static void pack_scale_min(uint8_t *s, const int *sc, const int *mn) {
+    for (int b = 0; b < 4; b++) {
+        s[b] = (uint8_t)(sc[b] | (sc[b + 4] >> 4) << 6);
+        s[b + 4] = (uint8_t)(mn[b] | (mn[b + 4] >> 4) << 6);
+        s[b + 8] = (uint8_t)((sc[b + 4] & 15) | (mn[b + 4] & 15) << 4);
+    }
+}
+
+static void pack_q2_k(const fit_out *f, ash_blk_q2_k *b) {
+    uint8_t q[256];
+    for (int s = 0; s < 16; s++) {
+        lane_codes(f, s, 16, 0, q + 16 * s);
+        b->scales[s] = (uint8_t)(f->sc[s] | f->mn[s] << 4);
+    }
+    for (int i = 0; i < 64; i++) {
+        const uint8_t *p = q + 128 * (i / 32) + i % 32;
+        b->qs[i] = (uint8_t)(p[0] | p[32] << 2 | p[64] << 4 | p[96] << 6);
+    }
+    b->d = f->d[0], b->dmin = f->m[0];
+}
+
+static void pack_q3_k(const fit_out *f, ash_blk_q3_k *b) {
+    uint8_t q[256];
+    memset(b, 0, sizeof *b);
+    for (int s = 0; s < 16; s++) {
+        lane_codes(f, s, 16, 4, q + 16 * s);
+        int sc = f->sc[s] + 32;
+        b->scales[s % 8] |= (uint8_t)((sc & 15) << (s < 8 ? 0 : 4));
+        b->scales[8 + s % 4] |= (uint8_t)((sc >> 4) << 2 * (s / 4));
+    }
+    for (int i = 0; i < 64; i++) {
+        const uint8_t *p = q + 128 * (i / 32) + i % 32;
+        b->qs[i] = (uint8_t)((p[0] & 3) | (p[32] & 3) << 2 | (p[64] & 3) << 4 | (p[96] & 3) << 6);
+    }
+    for (int l = 0; l < 32; l++)
+        for (int s = 0; s < 8; s++) b->hmask[l] |= (uint8_t)((q[32 * s + l] >> 2) << s);
+    b->d = f->d[0];
+}
+
+static void pack_q4_k(const fit_out *f, int lane, ash_blk_q4_k *b) {
+    uint8_t q[256];
+    for (int s = 0; s < 8; s++) lane_codes(f, lane + s, 32, 0, q + 32 * s);
+    for (int i = 0; i < 128; i++) {
+        const uint8_t *p = q + 64 * (i / 32) + i % 32;
+        b->qs[i] = (uint8_t)(p[0] | p[32] << 4);
+    }
+    pack_scale_min(b->scales, f->sc + lane, f->mn + lane);
+    b->d = f->d[lane], b->dmin = f->m[lane];
+}
+
+static void pack_q5_k(const fit_out *f, int lane, ash_blk_q5_k *b) {
+    uint8_t q[256];
+    memset(b->qh, 0, sizeof b->qh);
+    for (int s = 0; s < 8; s++) {
+        lane_codes(f, lane + s, 32, 0, q + 32 * s);
+        for (int l = 0; l < 32; l++) b->qh[l] |= (uint8_t)((q[32 * s + l] >> 4) << s);
+    }
+    for (int i = 0; i < 128; i++) {
+        const uint8_t *p = q + 64 * (i / 32) + i % 32;
+        b->qs[i] = (uint8_t)((p[0] & 15) | (p[32] & 15) << 4);
+    }
+    pack_scale_min(b->scales, f->sc + lane, f->mn + lane);
+    b->d = f->d[lane], b->dmin = f->m[lane];
+}
+
+static void pack_q6_k(const fit_out *f, ash_blk_q6_k *b) {
+    uint8_t q[256];
+    for (int s = 0; s < 16; s++) {
+        lane_codes(f, s, 16, 32, q + 16 * s);
+        b->scales[s] = (int8_t)f->sc[s];
+    }
+    for (int h = 0; h < 2; h++)
+        for (int l = 0; l < 32; l++) {
+            const uint8_t *p = q + 128 * h + l;
+            b->ql[64 * h + l] = (uint8_t)((p[0] & 15) | (p[64] & 15) << 4);
+            b->ql[64 * h + 32 + l] = (uint8_t)((p[32] & 15) | (p[96] & 15) << 4);
+            b->qh[32 * h + l] = (uint8_t)(p[0] >> 4 | (p[32] >> 4) << 2 | (p[64] >> 4) << 4 | (p[96] >> 4) << 6);
+        }
+    b->d = f->d[0];
+}
+
+static void pack_iq4_xs(const fit_out *f, int lane, ash_blk_iq4_xs *b) {
+    unsigned high = 0;
+    memset(b->scales_l, 0, sizeof b->scales_l);
+    for (int s = 0; s < 8; s++) {
+        uint8_t q[32];
+        lane_codes_iq4(f, lane + s, q);
+        nibbles(b->qs + 16 * s, q);
+        int sc = f->sc[lane + s] + 32;
+        b->scales_l[s / 2] |= (uint8_t)((sc & 15) << 4 * (s % 2));
+        high |= (unsigned)(sc >> 4) << 2 * s;
+    }
+    b->scales_h = (uint16_t)high;
+    b->d = f->d[lane];
+}
+
+void ash_pack(ash_dtype t, const fit_out *f, int n_blocks, uint8_t *const *dst) {
+    for (int i = 0; i < n_blocks; i++) {
+        void *p = dst[i];
+        uint8_t q[32];
+        switch (t) {
+        case ASH_Q4_0: {
+            ash_blk_q4_0 *b = p;
+            lane_codes(f, i, 32, 8, q);
+            nibbles(b->qs, q);
+            b->d = f->d[i];
+            break;
+        }
+        case ASH_Q5_0: {
+            ash_blk_q5_0 *b = p;
+            lane_codes(f, i, 32, 16, q);
+            nibbles(b->qs, q);
+            fifth_bits(b->qh, q);
+            b->d = f->d[i];
+            break;
+        }
+        case ASH_Q4_1: {
+            ash_blk_q4_1 *b = p;
+            lane_codes(f, i, 32, 0, q);
+            nibbles(b->qs, q);
+            b->d = f->d[i], b->m = f->m[i];
+            break;
+        }
+        case ASH_Q5_1: {
+            ash_blk_q5_1 *b = p;
+            lane_codes(f, i, 32, 0, q);
+            nibbles(b->qs, q);
+            fifth_bits(b->qh, q);
+            b->d = f->d[i], b->m = f->m[i];
+            break;
+        }
+        case ASH_Q8_0: {
+            ash_blk_q8_0 *b = p;
+            for (int j = 0; j < 32; j++) b->qs[j] = (int8_t)f->q[j * LANES + i];
+            b->d = f->d[i];
+            break;
+        }
+        case ASH_IQ4_NL: {
+            ash_blk_iq4_nl *b = p;
+            lane_codes_iq4(f, i, q);
+            nibbles(b->qs, q);
+            b->d = f->d[i];
+            break;
+        }
+        case ASH_Q2_K: pack_q2_k(f, p); break;
+        case ASH_Q3_K: pack_q3_k(f, p); break;
+        case ASH_Q4_K: pack_q4_k(f, 8 * i, p); break;
+        case ASH_Q5_K: pack_q5_k(f, 8 * i, p); break;
+        case ASH_Q6_K: pack_q6_k(f, p); break;
+        case ASH_IQ4_XS: pack_iq4_xs(f, 8 * i, p); break;
+        default: break;
+        }
+    }
+}

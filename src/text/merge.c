@@ -5,38 +5,30 @@
  *
  * Three ways through, with the same result:
  *  - a small direct-mapped cache of words of at most 15 bytes: most of ordinary text;
- *  - short words: arrays and a scan for the best pair;
- *  - long words (a megabyte without a space): linked list of symbols, pairs in one bucket per key, and a
- *    bitmap over the buckets. Keys mostly grow while merging, so a bucket is taken out whole, in text
- *    order; the rare pair that comes back with a key not above the current one goes through a heap. */
-#include "text/text_int.h"
+ *  - short stretches: arrays and a scan for the best pair;
+ *  - long words (a megabyte without a space) in chunks, left to right, joined at the seams (below).
+ *
+ * Joining. Let enc(x) end in token A and enc(y) begin with B. Then enc(xy) = enc(x) enc(y) exactly if
+ * enc(AB) = A B. For: until a merge crosses the seam, both sides go on as if alone. What happens inside
+ * A's bytes does not depend on what is left of them, as no merge ever crosses A's left end, and likewise
+ * for B. So the first crossing merge, if there is one, happens in AB too. Where A and B do not stand
+ * side by side, their bytes are encoded together and the two new seams are looked at in turn. Should
+ * that take too long (a vocabulary made for it), the word goes through merge_bucket.c, which needs
+ * n log n steps for anything. */
+#include "text/merge_int.h"
 
-#include <stdlib.h>
-
-enum { CACHE_SIZE = 4096, CACHE_IDS = 7, CACHE_BYTES = 15, SHORT_MAX = 40, CACHE_AFTER = 64 };
+enum { CACHE_SIZE = 16384, CACHE_IDS = 7, CACHE_BYTES = 15, SHORT_MAX = 40, CHUNK = 32, SEAMS = 8192, CACHE_AFTER = 64 };
 
 typedef struct { uint64_t k[2]; int32_t n, id[CACHE_IDS]; } cache_entry;
-typedef struct { uint32_t start, len; int32_t id, prev, next; } symbol;
-typedef struct { uint32_t pos, size, next; } pair_entry;
-typedef struct { uint64_t kp; uint32_t size; } heap_entry; /* key << 32 | pos */
 
 struct ash_merger {
     const ash_vocab *v;
     cache_entry *cache;
     uint32_t n_words; /* the cache is made once there are some */
     /* long words */
-    symbol *sym;
-    size_t sym_cap;
-    uint32_t *head;         /* [n_ranks] first entry + 1, 0: empty */
-    uint64_t *bits[3];      /* non-empty buckets, 64-fold summaries */
-    size_t n_bits[3];
-    pair_entry *pool;
-    size_t n_pool, pool_cap;
-    uint32_t free_list;     /* entry + 1 */
-    uint64_t *run;          /* entries of the current bucket, pos << 32 | size */
-    size_t run_cap;
-    heap_entry *heap;
-    size_t n_heap, heap_cap;
+    uint64_t *seams;  /* pairs of tokens: (a << 24 | b) << 1 | stands */
+    ash_symvec done, mid; /* settled so far; the stretch at the current seam */
+    ash_bucket *bucket;
     bool oom;
 };
 
@@ -59,43 +51,23 @@ ash_merger *ash_merger_new(const ash_vocab *v) {
 void ash_merger_free(ash_merger *m) {
     if (!m) return;
     ash_free(m->cache);
-    ash_free(m->sym);
-    ash_free(m->head);
-    for (int i = 0; i < 3; i++) ash_free(m->bits[i]);
-    ash_free(m->pool);
-    ash_free(m->run);
-    ash_free(m->heap);
+    ash_free(m->seams);
+    ash_free(m->done.p);
+    ash_free(m->mid.p);
+    ash_bucket_free(m->bucket);
     ash_free(m);
 }
 
-/* What two neighbours make; false if nothing. s1 and s2 are adjacent. */
-static inline bool pair_make(const ash_vocab *v, bool spm, const char *p, uint32_t s1, uint32_t l1, int32_t id1, uint32_t l2, int32_t id2,
-                             uint32_t *key, int32_t *id) {
-    if (!spm) return ash_merge_find(v, id1, id2, key, id);
-    const uint8_t *u = (const uint8_t *)p + s1;
-    uint32_t n = l1 + l2;
-    if (n > v->max_raw) return false;
-    if (n == 2 && (u[0] | u[1]) < 128) *id = v->pair2[u[0] * 128 + u[1]];
-    else {
-        uint32_t bit = (uint32_t)u[l1 - 1] * 256 + u[l1];
-        if (!(v->joins[bit >> 3] >> (bit & 7) & 1)) return false;
-        *id = ash_vocab_raw_find(v, p + s1, n);
+bool ash_symvec_add(ash_symvec *v, ash_sym s) {
+    if (v->n == v->cap) {
+        size_t cap = ASH_MAX(v->cap * 2, (size_t)64);
+        ash_sym *p = ash_realloc(v->p, cap * sizeof *p);
+        if (!p) return false;
+        v->p = p;
+        v->cap = cap;
     }
-    if (*id < 0) return false;
-    *key = v->rank[*id];
+    v->p[v->n++] = s;
     return true;
-}
-
-/* Length and id of the symbol that begins at p: a byte (BPE) or a character (SPM). */
-static inline uint32_t first_symbol(const ash_vocab *v, bool spm, const char *p, const char *end, int32_t *id) {
-    uint8_t c = (uint8_t)*p;
-    if (!spm) return *id = v->byte_id[c], 1;
-    if (c < 128) return *id = v->char_id[c], 1;
-    uint32_t cp;
-    int k = ash_utf8_next(p, end, &cp);
-    if (k == 0) return *id = -1, 1;
-    *id = ash_vocab_raw_find(v, p, (size_t)k);
-    return (uint32_t)k;
 }
 
 static inline void emit(const ash_vocab *v, bool spm, const char *p, uint32_t len, int32_t id, ash_tokvec *out) {
@@ -113,240 +85,150 @@ static inline void emit(const ash_vocab *v, bool spm, const char *p, uint32_t le
     if (lost && v->unk >= 0) ash_tokvec_add(out, v->unk);
 }
 
-/* ---- short words ---- */
-static inline void merge_short(const ash_vocab *v, const bool spm, const char *p, size_t n, ash_tokvec *out) {
-    int32_t id[SHORT_MAX], made[SHORT_MAX];
-    uint32_t key[SHORT_MAX];
-    uint8_t at[SHORT_MAX + 1]; /* symbol i is p[at[i] .. at[i + 1]) */
+/* ---- short stretches ---- */
+/* Encode p[start .. start + n), n <= SHORT_MAX; returns the number of symbols.
+ *
+ * A pair is one number, key << 6 | index of its left symbol, so that the least number is the best pair,
+ * leftmost of equals; NONE where there is no pair. Keys are below 2^25 (checked at load). The search is
+ * over all SHORT_MAX places, dead ones included: a loop of fixed length without branches. */
+static inline uint32_t merge_short(const ash_vocab *v, const bool spm, const char *p, uint32_t start, uint32_t n, ash_sym *out) {
+    enum { NONE = INT32_MAX };
+    int32_t id[SHORT_MAX], made[SHORT_MAX], pair[SHORT_MAX];
+    uint8_t at[SHORT_MAX + 1], len[SHORT_MAX], prev[SHORT_MAX + 1], next[SHORT_MAX]; /* k ends the list */
     uint32_t k = 0, pos = 0;
+    p += start;
     while (pos < n) {
         at[k] = (uint8_t)pos;
-        pos += first_symbol(v, spm, p + pos, p + n, &id[k]);
-        k++;
+        len[k] = (uint8_t)ash_first_symbol(v, spm, p + pos, p + n, &id[k]);
+        prev[k] = (uint8_t)(k - 1); /* 255 before the first */
+        next[k] = (uint8_t)(k + 1);
+        pos += len[k++];
     }
-    at[k] = (uint8_t)n;
-#define SET(i)                                                                                                                             \
-    if (!pair_make(v, spm, p, at[i], (uint32_t)(at[(i) + 1] - at[i]), id[i], (uint32_t)(at[(i) + 2] - at[(i) + 1]), id[(i) + 1], &key[i],  \
-                   &made[i]))                                                                                                              \
-    key[i] = UINT32_MAX
-    for (uint32_t i = 0; i + 1 < k; i++) SET(i);
-    while (k > 1) {
-        uint32_t best = UINT32_MAX, bi = 0;
-        for (uint32_t i = 0; i + 1 < k; i++)
-            if (key[i] < best) best = key[i], bi = i;
-        if (best == UINT32_MAX) break;
-        id[bi] = made[bi];
-        k--;
-        for (uint32_t i = bi + 1; i < k; i++) {
-            id[i] = id[i + 1];
-            at[i] = at[i + 1];
-            key[i] = key[i + 1];
-            made[i] = made[i + 1];
-        }
-        at[k] = (uint8_t)n;
-        if (bi + 1 < k) SET(bi);
-        if (bi > 0) SET(bi - 1);
+    for (uint32_t i = 0; i < SHORT_MAX; i++) pair[i] = NONE;
+#define SET(i, j)                                                                                                                          \
+    {                                                                                                                                      \
+        uint32_t key_;                                                                                                                     \
+        pair[i] = ash_pair_make(v, spm, p, at[i], len[i], id[i], len[j], id[j], &key_, &made[i]) ? (int32_t)(key_ << 6 | (i)) : NONE;      \
+    }
+    for (uint32_t i = 0; i + 1 < k; i++) SET(i, i + 1)
+    for (;;) {
+        int32_t best = NONE;
+        for (uint32_t i = 0; i < SHORT_MAX; i++) best = pair[i] < best ? pair[i] : best;
+        if (best == NONE) break;
+        uint32_t i = (uint32_t)best & 63, j = next[i], l = prev[i], r = next[j];
+        id[i] = made[i];
+        len[i] = (uint8_t)(len[i] + len[j]);
+        next[i] = (uint8_t)r;
+        prev[r] = (uint8_t)i;
+        pair[j] = NONE;
+        if (r < k) SET(i, r)
+        else pair[i] = NONE;
+        if (l < k) SET(l, i)
     }
 #undef SET
-    for (uint32_t i = 0; i < k; i++) emit(v, spm, p + at[i], (uint32_t)(at[i + 1] - at[i]), id[i], out);
+    uint32_t m = 0;
+    for (uint32_t i = 0; i < k; i = next[i]) out[m++] = (ash_sym){start + at[i], len[i], id[i]};
+    return m;
 }
 
-/* ---- long words: buckets ---- */
-static bool long_init(ash_merger *m) {
-    if (m->head) return true;
-    size_t n = ASH_MAX(m->v->n_ranks, 1u);
-    m->head = ash_calloc(n, sizeof *m->head);
-    bool ok = m->head != NULL;
-    for (int i = 0; i < 3; i++) {
-        n = (n + 63) / 64;
-        m->n_bits[i] = n;
-        m->bits[i] = ash_calloc(n, sizeof(uint64_t));
-        ok = ok && m->bits[i];
-    }
-    if (ok) return true;
-    ash_free(m->head);
-    m->head = NULL;
-    for (int i = 0; i < 3; i++) {
-        ash_free(m->bits[i]);
-        m->bits[i] = NULL;
-    }
-    return false;
+static uint32_t merge_short_any(const ash_vocab *v, const char *p, uint32_t start, uint32_t n, ash_sym *out) {
+    return v->kind == ASH_VK_SPM ? merge_short(v, true, p, start, n, out) : merge_short(v, false, p, start, n, out);
 }
 
-static void bucket_push(ash_merger *m, uint32_t key, uint32_t pos, uint32_t size) {
-    uint32_t e = m->free_list;
-    if (e) m->free_list = m->pool[e - 1].next;
-    else {
-        if (m->n_pool == m->pool_cap) {
-            size_t cap = ASH_MAX(m->pool_cap * 2, (size_t)1024);
-            pair_entry *p = ash_realloc(m->pool, cap * sizeof *p);
-            if (!p) {
-                m->oom = true;
-                return;
-            }
-            m->pool = p;
-            m->pool_cap = cap;
+/* ---- long words ---- */
+/* Encode a stretch of any length into m->mid. */
+static bool encode_mid(ash_merger *m, const char *p, uint32_t start, uint32_t n) {
+    m->mid.n = 0;
+    if (n <= SHORT_MAX) {
+        ash_sym s[SHORT_MAX];
+        uint32_t k = merge_short_any(m->v, p, start, n, s);
+        for (uint32_t i = 0; i < k; i++)
+            if (!ash_symvec_add(&m->mid, s[i])) return false;
+        return true;
+    }
+    if (!m->bucket) m->bucket = ash_bucket_new(m->v);
+    return m->bucket && ash_bucket_merge(m->bucket, p, start, n, &m->mid);
+}
+
+/* Do a and b, neighbours, stand side by side in the encoding of their joined bytes? Uses m->mid. */
+static bool seam_stands(ash_merger *m, const char *p, ash_sym a, ash_sym b) {
+    bool spm = m->v->kind == ASH_VK_SPM, known = a.id >= 0 && b.id >= 0;
+    if (spm) { /* no token has these bytes side by side */
+        uint32_t bit = (uint32_t)(uint8_t)p[b.start - 1] * 256 + (uint8_t)p[b.start];
+        if (!(m->v->joins[bit >> 3] >> (bit & 7) & 1)) return true;
+    } else if (!known)
+        return true; /* a byte without a token merges with nothing */
+    uint64_t key = (uint64_t)(uint32_t)a.id << 24 | (uint32_t)b.id, *slot = NULL;
+    if (known) {
+        slot = &m->seams[(key * 0x9e3779b97f4a7c15u) >> 32 & (SEAMS - 1)];
+        if (*slot >> 1 == key) return *slot & 1;
+    }
+    if (!encode_mid(m, p, a.start, a.len + b.len)) return m->oom = true;
+    bool stands = m->mid.n == 2 && m->mid.p[0].len == a.len;
+    if (slot) *slot = key << 1 | stands;
+    return stands;
+}
+
+/* Append the encoding c[0..kc) of the bytes that follow m->done, mending the seam. Returns bytes encoded
+ * anew. */
+static uint64_t join(ash_merger *m, const char *p, const ash_sym *c, uint32_t kc) {
+    ash_symvec *d = &m->done;
+    uint32_t i = 0;
+    uint64_t work = 0;
+    if (d->n && kc && !seam_stands(m, p, d->p[d->n - 1], c[0])) {
+        uint32_t start = d->p[--d->n].start, end = c[0].start + c[0].len;
+        i = 1;
+        for (;;) {
+            work += end - start;
+            if (m->oom || !encode_mid(m, p, start, end - start)) return m->oom = true, work;
+            ash_sym first = m->mid.p[0], last = m->mid.p[m->mid.n - 1];
+            bool l = d->n == 0 || seam_stands(m, p, d->p[d->n - 1], first);
+            bool r = i == kc || seam_stands(m, p, last, c[i]);
+            if (l && r) break;
+            if (!l) start = d->p[--d->n].start;
+            if (!r) end = c[i].start + c[i].len, i++;
         }
-        e = (uint32_t)++m->n_pool;
+        if (m->oom || !encode_mid(m, p, start, end - start)) return m->oom = true, work; /* the seams used m->mid */
+        for (size_t j = 0; j < m->mid.n; j++)
+            if (!ash_symvec_add(d, m->mid.p[j])) m->oom = true;
     }
-    m->pool[e - 1] = (pair_entry){pos, size, m->head[key]};
-    if (!m->head[key]) {
-        m->bits[0][key >> 6] |= 1ull << (key & 63);
-        m->bits[1][key >> 12] |= 1ull << (key >> 6 & 63);
-        m->bits[2][key >> 18] |= 1ull << (key >> 12 & 63);
-    }
-    m->head[key] = e;
+    for (; i < kc; i++)
+        if (!ash_symvec_add(d, c[i])) m->oom = true;
+    return work;
 }
 
-/* Least key with a non-empty bucket, or UINT32_MAX. */
-static uint32_t bucket_min(const ash_merger *m) {
-    for (size_t i = 0; i < m->n_bits[2]; i++)
-        if (m->bits[2][i]) {
-            uint32_t a = (uint32_t)i * 64 + (uint32_t)__builtin_ctzll(m->bits[2][i]);
-            uint32_t b = a * 64 + (uint32_t)__builtin_ctzll(m->bits[1][a]);
-            return b * 64 + (uint32_t)__builtin_ctzll(m->bits[0][b]);
-        }
-    return UINT32_MAX;
-}
-
-static int cmp_u64(const void *a, const void *b) {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
-/* Empty a bucket into m->run, in text order; returns the number of entries. */
-static size_t bucket_take(ash_merger *m, uint32_t key) {
-    size_t n = 0;
-    uint32_t e = m->head[key], last = 0;
-    for (uint32_t i = e; i; last = i, i = m->pool[i - 1].next) n++;
-    if (n > m->run_cap) {
-        size_t cap = ASH_MAX(n, m->run_cap * 2);
-        uint64_t *r = ash_realloc(m->run, cap * sizeof *r);
-        if (!r) {
-            m->oom = true;
-            return 0;
-        }
-        m->run = r;
-        m->run_cap = cap;
-    }
-    size_t j = n; /* last in, first in the list: turn it round */
-    bool sorted = true;
-    for (uint32_t i = e; i; i = m->pool[i - 1].next) {
-        j--;
-        m->run[j] = (uint64_t)m->pool[i - 1].pos << 32 | m->pool[i - 1].size;
-        sorted = sorted && (j + 1 == n || m->run[j] <= m->run[j + 1]);
-    }
-    if (!sorted) qsort(m->run, n, sizeof *m->run, cmp_u64);
-    m->pool[last - 1].next = m->free_list;
-    m->free_list = e;
-    m->head[key] = 0;
-    if ((m->bits[0][key >> 6] &= ~(1ull << (key & 63))) == 0 && (m->bits[1][key >> 12] &= ~(1ull << (key >> 6 & 63))) == 0)
-        m->bits[2][key >> 18] &= ~(1ull << (key >> 12 & 63));
-    return n;
-}
-
-static void heap_push(ash_merger *m, uint32_t key, uint32_t pos, uint32_t size) {
-    if (m->n_heap == m->heap_cap) {
-        size_t cap = ASH_MAX(m->heap_cap * 2, (size_t)64);
-        heap_entry *h = ash_realloc(m->heap, cap * sizeof *h);
-        if (!h) {
-            m->oom = true;
-            return;
-        }
-        m->heap = h;
-        m->heap_cap = cap;
-    }
-    heap_entry x = {(uint64_t)key << 32 | pos, size};
-    size_t i = m->n_heap++;
-    for (; i > 0 && m->heap[(i - 1) / 2].kp > x.kp; i = (i - 1) / 2) m->heap[i] = m->heap[(i - 1) / 2];
-    m->heap[i] = x;
-}
-
-static heap_entry heap_pop(ash_merger *m) {
-    heap_entry top = m->heap[0], x = m->heap[--m->n_heap];
-    size_t i = 0, n = m->n_heap;
-    for (;;) {
-        size_t c = 2 * i + 1;
-        if (c >= n) break;
-        if (c + 1 < n && m->heap[c + 1].kp < m->heap[c].kp) c++;
-        if (m->heap[c].kp >= x.kp) break;
-        m->heap[i] = m->heap[c];
-        i = c;
-    }
-    m->heap[i] = x;
-    return top;
-}
-
-/* `floor`: key of the bucket being emptied; UINT32_MAX before the first. Symbols are addressed by
- * index; an entry whose symbols have changed since has another size and is skipped. */
-static inline void consider(ash_merger *m, const bool spm, const char *p, int32_t i, int64_t floor) {
-    const symbol *a = &m->sym[i];
-    if (a->next < 0) return;
-    const symbol *b = &m->sym[a->next];
-    uint32_t key;
-    int32_t id;
-    if (!pair_make(m->v, spm, p, a->start, a->len, a->id, b->len, b->id, &key, &id)) return;
-    if ((int64_t)key > floor) bucket_push(m, key, (uint32_t)i, a->len + b->len);
-    else heap_push(m, key, (uint32_t)i, a->len + b->len);
-}
-
-static inline void merge_long(ash_merger *m, const bool spm, const char *p, size_t n, ash_tokvec *out) {
+static void merge_long(ash_merger *m, const char *p, uint32_t n, ash_tokvec *out) {
     const ash_vocab *v = m->v;
-    size_t k = 0, pos = 0;
-    if (n > m->sym_cap) {
-        ash_free(m->sym);
-        m->sym_cap = 0;
-        m->sym = ash_alloc(n * sizeof *m->sym);
-        if (m->sym) m->sym_cap = n;
+    bool spm = v->kind == ASH_VK_SPM;
+    if (!m->seams) {
+        m->seams = ash_alloc(SEAMS * sizeof *m->seams);
+        if (m->seams) memset(m->seams, 0xff, SEAMS * sizeof *m->seams);
     }
-    if (!m->sym || !long_init(m)) {
+    if (!m->seams) {
         m->oom = true;
         return;
     }
-    symbol *s = m->sym;
-    while (pos < n) {
-        s[k].start = (uint32_t)pos;
-        s[k].len = first_symbol(v, spm, p + pos, p + n, &s[k].id);
-        s[k].prev = (int32_t)k - 1;
-        s[k].next = (int32_t)k + 1;
-        pos += s[k].len;
-        k++;
-    }
-    s[k - 1].next = -1;
-    m->n_pool = 0;
-    m->free_list = 0;
-    for (size_t i = 0; i + 1 < k; i++) consider(m, spm, p, (int32_t)i, -1);
-    uint32_t floor;
-    while (!m->oom && (floor = bucket_min(m)) != UINT32_MAX) {
-        size_t n_run = bucket_take(m, floor), r = 0;
-        while (!m->oom && (r < n_run || m->n_heap)) {
-            uint32_t at, size;
-            if (m->n_heap && (r == n_run || m->heap[0].kp < ((uint64_t)floor << 32 | m->run[r] >> 32))) {
-                heap_entry h = heap_pop(m);
-                at = (uint32_t)h.kp;
-                size = h.size;
-            } else {
-                at = (uint32_t)(m->run[r] >> 32);
-                size = (uint32_t)m->run[r++];
-            }
-            symbol *a = &s[at];
-            if (a->len == 0 || a->next < 0) continue;
-            symbol *b = &s[a->next];
-            if (a->len + b->len != size) continue;
-            uint32_t key;
-            int32_t id;
-            if (!pair_make(v, spm, p, a->start, a->len, a->id, b->len, b->id, &key, &id)) continue;
-            a->id = id;
-            a->len = size;
-            b->len = 0;
-            a->next = b->next;
-            if (b->next >= 0) s[b->next].prev = (int32_t)at;
-            if (a->prev >= 0) consider(m, spm, p, a->prev, floor);
-            consider(m, spm, p, (int32_t)at, floor);
+    uint64_t work = 0;
+    m->done.n = 0;
+    for (uint32_t at = 0, end; at < n && !m->oom; at = end) {
+        end = ASH_MIN(n, at + CHUNK);
+        for (uint32_t k = 1; spm && k <= 3 && end < n; k++) { /* not inside a character */
+            uint32_t cp;
+            if (((uint8_t)p[end - k] & 0xc0) == 0x80) continue;
+            if ((uint32_t)ash_utf8_next(p + end - k, p + n, &cp) > k) end -= k;
+            break;
+        }
+        ash_sym c[SHORT_MAX];
+        work += join(m, p, c, merge_short_any(v, p, at, end - at, c));
+        if (work > 16 * (uint64_t)n + 65536) { /* seams that run away: all at once instead */
+            m->done.n = 0;
+            if (!m->bucket) m->bucket = ash_bucket_new(v);
+            if (!m->bucket || !ash_bucket_merge(m->bucket, p, 0, n, &m->done)) m->oom = true;
+            break;
         }
     }
     if (m->oom) return;
-    for (int32_t i = 0; i >= 0; i = s[i].next) emit(v, spm, p + s[i].start, s[i].len, s[i].id, out);
+    for (size_t i = 0; i < m->done.n; i++) emit(v, spm, p + m->done.p[i].start, m->done.p[i].len, m->done.p[i].id, out);
 }
 
 /* ---- cache ---- */
@@ -380,12 +262,11 @@ static inline void merge_any(ash_merger *m, const bool spm, const char *p, size_
         }
     }
     if (n <= SHORT_MAX) {
-        if (spm) merge_short(m->v, true, p, n, out);
-        else merge_short(m->v, false, p, n, out);
-    } else {
-        if (spm) merge_long(m, true, p, n, out);
-        else merge_long(m, false, p, n, out);
-    }
+        ash_sym c[SHORT_MAX];
+        uint32_t k = spm ? merge_short(m->v, true, p, 0, (uint32_t)n, c) : merge_short(m->v, false, p, 0, (uint32_t)n, c);
+        for (uint32_t i = 0; i < k; i++) emit(m->v, spm, p + c[i].start, c[i].len, c[i].id, out);
+    } else
+        merge_long(m, p, (uint32_t)n, out);
 }
 
 ash_status ash_merge_word(ash_merger *m, const char *p, size_t n, ash_tokvec *out, ash_error *err) {

@@ -19,6 +19,8 @@ typedef enum { ASH_VK_BPE, ASH_VK_SPM } ash_vocab_kind;
 typedef struct { uint32_t hash; int32_t id; } ash_raw_slot; /* id -1: free */
 typedef struct { uint64_t key; uint32_t rank; int32_t id; } ash_merge_slot; /* key: left << 32 | right; rank ~0: free */
 
+typedef struct { uint32_t key; int32_t id; } ash_pair2; /* id -1: nothing */
+
 /* Special tokens in byte order of their text; `first` tells which bytes can begin one. */
 typedef struct { int32_t *id; uint32_t n; bool first[256]; } ash_specials;
 
@@ -44,7 +46,7 @@ struct ash_vocab {
     uint32_t merge_mask;
     uint32_t *rank;    /* SPM: [n], dense order of scores, best first; equal scores share a rank */
     uint32_t n_ranks;  /* ranks are below this */
-    int32_t *pair2;    /* SPM: [128 * 128] token of two ASCII bytes, or -1 */
+    ash_pair2 *pair2;  /* [128 * 128] what two ASCII bytes make */
     uint8_t *joins;    /* SPM: bit b1 * 256 + b2: some token has these bytes side by side */
     int32_t byte_id[256]; /* token of one byte, or -1 */
     int32_t char_id[128]; /* SPM: token of one ASCII character, or -1 */

@@ -145,7 +145,7 @@ static ash_status build_merges(ash_vocab *v, const ash_gguf *g, ash_error *err) 
     ash_status st = ASH_OK;
     if (!kv || kv->type != ASH_GV_ARRAY || (kv->elem_type != ASH_GV_STRING && kv->n))
         return ash_fail(err, ASH_E_FORMAT, "key tokenizer.ggml.merges is %s", kv ? "not an array of strings" : "absent");
-    if (kv->n > (1u << 26)) return ash_fail(err, ASH_E_FORMAT, "key tokenizer.ggml.merges has %llu entries", (unsigned long long)kv->n);
+    if (kv->n > (1u << 24)) return ash_fail(err, ASH_E_FORMAT, "key tokenizer.ggml.merges has %llu entries", (unsigned long long)kv->n);
     uint32_t size = table_size(kv->n);
     v->merges = ash_alloc(size * sizeof *v->merges);
     if (!v->merges) return ash_fail(err, ASH_E_NOMEM, "out of memory for %llu merges", (unsigned long long)kv->n);
@@ -237,14 +237,21 @@ done:
     return st;
 }
 
-/* Which bytes stand side by side in some token, and the tokens of one and two ASCII characters. */
+/* What two ASCII bytes make. For SPM also: which bytes stand side by side in some token, and the tokens
+ * of one ASCII character. */
 static ash_status build_pairs(ash_vocab *v, ash_error *err) {
-    v->joins = ash_calloc(65536 / 8, 1);
+    bool spm = v->kind == ASH_VK_SPM;
     v->pair2 = ash_alloc(128 * 128 * sizeof *v->pair2);
-    if (!v->joins || !v->pair2) return ash_fail(err, ASH_E_NOMEM, "out of memory for a vocabulary");
-    memset(v->pair2, 0xff, 128 * 128 * sizeof *v->pair2);
+    v->joins = spm ? ash_calloc(65536 / 8, 1) : NULL;
+    if (!v->pair2 || (spm && !v->joins)) return ash_fail(err, ASH_E_NOMEM, "out of memory for a vocabulary");
+    for (int i = 0; i < 128 * 128; i++) {
+        ash_pair2 *q = &v->pair2[i];
+        *q = (ash_pair2){0, -1};
+        int32_t a = v->byte_id[i / 128], b = v->byte_id[i % 128];
+        if (!spm && !ash_merge_find(v, a, b, &q->key, &q->id)) q->id = -1;
+    }
     memset(v->char_id, 0xff, sizeof v->char_id);
-    for (uint32_t i = 0; i <= v->slot_mask; i++) {
+    for (uint32_t i = 0; spm && i <= v->slot_mask; i++) {
         if (v->slots[i].id < 0) continue;
         ash_str r = raw_str(v, v->slots[i].id);
         const uint8_t *p = (const uint8_t *)r.p;
@@ -253,7 +260,7 @@ static ash_status build_pairs(ash_vocab *v, ash_error *err) {
             v->joins[bit >> 3] |= (uint8_t)(1 << (bit & 7));
         }
         if (r.n == 1 && p[0] < 128) v->char_id[p[0]] = v->slots[i].id;
-        if (r.n == 2 && p[0] < 128 && p[1] < 128) v->pair2[p[0] * 128 + p[1]] = v->slots[i].id;
+        if (r.n == 2 && (p[0] | p[1]) < 128) v->pair2[p[0] * 128 + p[1]] = (ash_pair2){v->rank[v->slots[i].id], v->slots[i].id};
     }
     return ASH_OK;
 }
@@ -342,10 +349,8 @@ ash_token ash_vocab_find(const ash_vocab *v, const char *text, size_t n) {
 ash_status ash_vocab_index(ash_vocab *v, const ash_gguf *g, ash_error *err) {
     ASH_TRY(build_raw(v, err));
     if (v->kind == ASH_VK_BPE) ASH_TRY(build_merges(v, g, err));
-    else {
-        ASH_TRY(build_ranks(v, g, err));
-        ASH_TRY(build_pairs(v, err));
-    }
+    else ASH_TRY(build_ranks(v, g, err));
+    ASH_TRY(build_pairs(v, err));
     ASH_TRY(build_specials(v, &v->user, false, err));
     return build_specials(v, &v->all, true, err);
 }

@@ -5,6 +5,7 @@
  *  - RMSNorm over n' = n + zeros sees mean' = mean * n/n', so its weights take sqrt(n/n') and eps takes n/n';
  *  - extra attention heads (whole ones, equally many per KV group) have zero rows in Q and zero columns
  *    in the output projection;
+ *  - Q and K norms keep their width but share eps, so Q and K take sqrt(n/n') where such norms exist;
  *  - gemma multiplies embeddings by sqrt(n'), so its table takes sqrt(n/n') and the last norm keeps its weights.
  */
 #ifndef ASHLAR_SLICE_H

@@ -26,7 +26,7 @@ struct ash_widen {
     uint64_t hd;             /* head size */
     char arch[32];
     float eps;
-    bool has_eps, has_key_length, has_rope_dim, needed;
+    bool has_eps, has_key_length, has_rope_dim, has_qk_norm, needed;
     size_t n_tensors;
     rule *rules;
 };
@@ -59,18 +59,21 @@ static ash_status rule_for(const ash_widen *w, const ash_gguf_tensor *t, rule *o
     char leaf[64];
     bool bias = false;
     bool gemma = strcmp(w->arch, "gemma3") == 0;
-    float shrink = (float)sqrt((double)w->n / (double)w->n2);
-    uint64_t q_dim = w->kv * w->rep * w->hd;
-    *out = (rule){PAD_NONE, 1};
     if (!leaf_of(t->name, leaf, &bias) || t->n_dims > 2)
         return ash_fail(err, ASH_E_UNSUPPORTED, "tensor %s: widening has no rule for it", t->name);
+    float shrink = (float)sqrt((double)w->n / (double)w->n2);
+    uint64_t q_dim = w->kv * w->rep * w->hd;
+    /* Q and K norms keep their width but share eps: scaled inputs make eps' = eps * n/n' right for them too */
+    float qk = w->has_qk_norm ? shrink : 1;
+    float s = strcmp(leaf, "attn_q") == 0 || strcmp(leaf, "attn_k") == 0 ? qk : 1;
+    *out = (rule){PAD_NONE, s};
     uint64_t want0 = t->ne[0], want1 = t->ne[1];
     if (t->n_dims == 1 || t->ne[1] == 1) {
         if (is_one_of(leaf, hidden_norms, ASH_ARRAY_LEN(hidden_norms)) && !bias) {
             *out = (rule){PAD_COLS, gemma && strcmp(leaf, "output_norm") == 0 ? 1 : shrink};
             want0 = w->n;
         } else if (bias && strcmp(leaf, "attn_q") == 0) {
-            *out = (rule){PAD_HEADS_VEC, 1};
+            *out = (rule){PAD_HEADS_VEC, s};
             want0 = q_dim;
         } else if (bias && (strcmp(leaf, "attn_output") == 0 || strcmp(leaf, "ffn_down") == 0)) {
             *out = (rule){PAD_COLS, 1};
@@ -79,13 +82,13 @@ static ash_status rule_for(const ash_widen *w, const ash_gguf_tensor *t, rule *o
             return ash_fail(err, ASH_E_UNSUPPORTED, "tensor %s: widening has no rule for it", t->name);
         }
     } else if (strcmp(leaf, "attn_q") == 0) {
-        *out = (rule){PAD_HEADS_ROWS, 1};
+        *out = (rule){PAD_HEADS_ROWS, s};
         want0 = w->n, want1 = q_dim;
     } else if (strcmp(leaf, "attn_output") == 0) {
         *out = (rule){PAD_HEADS_COLS, 1};
         want0 = q_dim, want1 = w->n;
     } else if (is_one_of(leaf, cols, ASH_ARRAY_LEN(cols))) {
-        *out = (rule){PAD_COLS, 1};
+        *out = (rule){PAD_COLS, s};
         want0 = w->n;
     } else if (strcmp(leaf, "ffn_down") == 0) {
         *out = (rule){PAD_ROWS, 1};
@@ -154,6 +157,7 @@ ash_status ash_widen_new(ash_widen **out, const ash_gguf *g, uint32_t multiple, 
     snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", w->arch);
     w->has_eps = ash_gguf_get_f64(g, key, &eps);
     w->eps = w->has_eps ? (float)(eps * (double)w->n / (double)w->n2) : 0;
+    w->has_qk_norm = ash_gguf_find_tensor(g, "blk.0.attn_q_norm.weight") != NULL;
     w->n_tensors = ash_gguf_n_tensors(g);
     w->rules = ash_calloc(w->n_tensors + 1, sizeof *w->rules);
     if (!w->rules) {
@@ -201,7 +205,7 @@ int64_t ash_widen_source_row(const ash_widen *w, const ash_gguf *g, size_t i, ui
         uint64_t group = row / (w->rep2 * w->hd), in = row % (w->rep2 * w->hd);
         return in < w->rep * w->hd ? (int64_t)(group * w->rep * w->hd + in) : -1;
     }
-    default: return (int64_t)row;
+    default: return (int64_t)row; /* rows are not padded */
     }
 }
 

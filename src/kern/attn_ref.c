@@ -36,6 +36,18 @@ void ash_k_pv_f16_ref(const float *p, const void *v, int64_t ldv, int n_keys, in
         for (int d = 0; d < hd; d++) out[d] = fmaf(p[j], ash_f16_to_f32(val[d]), out[d]);
 }
 
+#define MANY(T)                                                                                                                    \
+    void ash_k_qkm_##T##_ref(const float *q, int64_t ldq, int n_q, const void *k, int64_t ldk, int n_keys, int hd, float scale,    \
+                             float *s, int64_t lds) {                                                                              \
+        for (int i = 0; i < n_q; i++) ash_k_qk_##T##_ref(q + i * ldq, k, ldk, n_keys, hd, scale, s + i * lds);                     \
+    }                                                                                                                              \
+    void ash_k_pvm_##T##_ref(const float *p, int64_t ldp, int n_q, const void *v, int64_t ldv, int n_keys, int hd, float *out,     \
+                             int64_t ldo) {                                                                                        \
+        for (int i = 0; i < n_q; i++) ash_k_pv_##T##_ref(p + i * ldp, v, ldv, n_keys, hd, out + i * ldo);                          \
+    }
+MANY(f32)
+MANY(f16)
+
 void ash_k_softmax_ref(float *s, int n) {
     float max = -INFINITY, l[ASH_SUM_LANES] = {0};
     for (int i = 0; i < n; i++) max = s[i] > max ? s[i] : max;

@@ -84,6 +84,11 @@ typedef void (*ash_cvt32_fn)(const uint16_t *x, float *y, int64_t n);
 typedef void (*ash_qk_fn)(const float *q, const void *k, int64_t ldk, int n_keys, int hd, float scale, float *s);
 /* out[0..hd) += sum_j p[j] * v_j, j ascending. */
 typedef void (*ash_pv_fn)(const float *p, const void *v, int64_t ldv, int n_keys, int hd, float *out);
+/* The same for n_q rows of queries or probabilities on the same keys, bit for bit:
+ * s[i*lds + j] = scale * dot(q_i, k_j);   out_i[0..hd) += sum_j p[i*ldp + j] * v_j. */
+typedef void (*ash_qkm_fn)(const float *q, int64_t ldq, int n_q, const void *k, int64_t ldk, int n_keys, int hd, float scale, float *s,
+                           int64_t lds);
+typedef void (*ash_pvm_fn)(const float *p, int64_t ldp, int n_q, const void *v, int64_t ldv, int n_keys, int hd, float *out, int64_t ldo);
 /* In place: s -> exp(s - max) / sum, over n; returns nothing. Order of the sum is fixed by n only. */
 typedef void (*ash_softmax_fn)(float *s, int n);
 typedef void (*ash_softcap_fn)(float *s, int64_t n, float cap);                         /* s = cap * tanh(s / cap) */

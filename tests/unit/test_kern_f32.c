@@ -11,6 +11,8 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 static double ulp(float got, double want) {
     int e;
@@ -46,7 +48,280 @@ static void test_activations(void **s) {
     assert_true(ash_siluf(1e30f) == 1e30f && ash_siluf(-1e30f) == 0);
 }
 
+
+/* ---- parity of the levels: guarded buffers, odd sizes ---- */
+
+/* n bytes that end right before an inaccessible page; `off` bytes of slack shift the start's alignment. */
+typedef struct {
+    char *map;
+    size_t len;
+} guard;
+
+static void *guard_new(guard *g, size_t n, size_t off) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    g->len = (n + off + page - 1) / page * page + page;
+    g->map = mmap(NULL, g->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(g->map != MAP_FAILED);
+    assert_int_equal(mprotect(g->map + g->len - page, page, PROT_NONE), 0);
+    return g->map + g->len - page - n - off;
+}
+static void guard_free(guard *g) { munmap(g->map, g->len); }
+
+static ash_rng rng = {{1, 2, 3, 4}};
+static float frand(void) { return (float)(ash_rng_f64(&rng) * 2 - 1); }
+/* Mostly moderate values, some denormal, zero and large ones. */
+static float odd_float(void) {
+    switch (ash_rng_below(&rng, 24)) {
+    case 0: return frand() * 1e-40f;
+    case 1: return -0.0f;
+    case 2: return frand() * 1e15f;
+    case 3: return 0.0f;
+    default: return frand() * 4;
+    }
+}
+
+static const ash_cpu_level levels[] = {ASH_CPU_AVX2, ASH_CPU_AVX512};
+static const ash_kern *level_table(size_t i) {
+    const ash_kern *k = ash_kern_get(levels[i]);
+    return k->level == levels[i] ? k : NULL;
+}
+
+static void assert_same(const char *what, const float *got, const float *want, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (ash_f32_bits(got[i]) != ash_f32_bits(want[i]) && !(got[i] != got[i] && want[i] != want[i]))
+            fail_msg("%s: element %lld of %lld: %a, expected %a", what, (long long)i, (long long)n, (double)got[i], (double)want[i]);
+}
+
+static void test_gemmf(void **s) {
+    (void)s;
+    static const int ks[] = {1, 2, 15, 33, 639, 641, 1300}, rows[] = {1, 15, 16, 17, 33, 64, 100, 131, 288}, toks[] = {1, 2, 3, 5, 6, 7, 11, 12, 13, 25};
+    for (size_t c = 0; c < 60; c++) {
+        int K = ks[ash_rng_below(&rng, ASH_ARRAY_LEN(ks))], R = rows[ash_rng_below(&rng, ASH_ARRAY_LEN(rows))];
+        int T = toks[c % ASH_ARRAY_LEN(toks)];
+        if ((int64_t)K * R * T > 4000000) K = 33;
+        int64_t ldx = K + (int64_t)ash_rng_below(&rng, 3), ldy = R + (int64_t)ash_rng_below(&rng, 3);
+        guard gw, gp, gx, gy, gr;
+        size_t np = (size_t)(R + 15) / 16 * 16 * (size_t)K, nx = (size_t)((T - 1) * ldx + K), ny = (size_t)((T - 1) * ldy + R);
+        float *w = guard_new(&gw, (size_t)R * (size_t)K * 4, 0), *p = guard_new(&gp, np * 4, 0), *x = guard_new(&gx, nx * 4, 0);
+        float *y = guard_new(&gy, ny * 4, 0), *ref = guard_new(&gr, ny * 4, 0);
+        for (int64_t i = 0; i < (int64_t)R * K; i++) w[i] = odd_float();
+        for (size_t i = 0; i < nx; i++) x[i] = odd_float();
+        const ash_kern *k0 = ash_kern_get(ASH_CPU_SCALAR);
+        for (int r = 0; r < R; r += 16) k0->packf(w + (int64_t)r * K, K, ASH_MIN(16, R - r), K, p + (int64_t)r * K);
+        k0->gemmf(p, K, R, x, ldx, T, ref, ldy);
+        for (size_t l = 0; l < ASH_ARRAY_LEN(levels); l++) {
+            const ash_kern *k = level_table(l);
+            if (!k) continue;
+            guard gq;
+            float *q = guard_new(&gq, np * 4, 0);
+            for (int r = 0; r < R; r += 16) k->packf(w + (int64_t)r * K, K, ASH_MIN(16, R - r), K, q + (int64_t)r * K);
+            assert_same("packf", q, p, (int64_t)np);
+            k->gemmf(p, K, R, x, ldx, T, y, ldy);
+            for (int t = 0; t < T; t++) assert_same("gemmf", y + t * ldy, ref + t * ldy, R);
+            k->gemvf[ASH_F32](w, (size_t)K * 4, R, K, x, y);
+            assert_same("gemvf", y, ref, R);
+            guard_free(&gq);
+        }
+        guard_free(&gw), guard_free(&gp), guard_free(&gx), guard_free(&gy), guard_free(&gr);
+    }
+}
+
+static void test_gemv16(void **s) {
+    (void)s;
+    static const ash_dtype ts[] = {ASH_F16, ASH_BF16};
+    for (int c = 0; c < 40; c++) {
+        int K = 1 + (int)ash_rng_below(&rng, 90), R = 1 + (int)ash_rng_below(&rng, 50);
+        guard gw, gx, gy, gr;
+        uint16_t *w = guard_new(&gw, (size_t)(R * K) * 2, 0);
+        float *x = guard_new(&gx, (size_t)K * 4, 0), *y = guard_new(&gy, (size_t)R * 4, 0), *ref = guard_new(&gr, (size_t)R * 4, 0);
+        for (int i = 0; i < R * K; i++) w[i] = ash_f32_to_f16(odd_float());
+        for (int i = 0; i < K; i++) x[i] = frand();
+        for (size_t t = 0; t < 2; t++) {
+            ash_kern_get(ASH_CPU_SCALAR)->gemvf[ts[t]](w, (size_t)K * 2, R, K, x, ref);
+            for (size_t l = 0; l < ASH_ARRAY_LEN(levels); l++) {
+                if (!level_table(l)) continue;
+                level_table(l)->gemvf[ts[t]](w, (size_t)K * 2, R, K, x, y);
+                assert_same(ash_dtype_name(ts[t]), y, ref, R);
+            }
+        }
+        guard_free(&gw), guard_free(&gx), guard_free(&gy), guard_free(&gr);
+    }
+}
+
+/* Runs CALL(k, a, b, y) for every level on guarded copies of a, b, y and compares y (and a when in place). */
+#define ELEM(name, n, fill_a, fill_b, CALL)                                                                                        \
+    do {                                                                                                                           \
+        guard ga_, gb_, gy_, gr_;                                                                                                  \
+        float *a0 = guard_new(&ga_, (size_t)(n) * 4, 0), *b0 = guard_new(&gb_, (size_t)(n) * 4, 0);                                \
+        float *y_ = guard_new(&gy_, (size_t)(n) * 4, 0), *r_ = guard_new(&gr_, (size_t)(n) * 4, 0);                                \
+        for (int i_ = 0; i_ < (n); i_++) a0[i_] = fill_a, b0[i_] = fill_b;                                                         \
+        memcpy(r_, a0, (size_t)(n) * 4);                                                                                           \
+        {                                                                                                                          \
+            const ash_kern *k = ash_kern_get(ASH_CPU_SCALAR);                                                                      \
+            float *y = r_, *b = b0;                                                                                                \
+            (void)b;                                                                                                               \
+            CALL;                                                                                                                  \
+        }                                                                                                                          \
+        for (size_t l_ = 0; l_ < ASH_ARRAY_LEN(levels); l_++) {                                                                    \
+            const ash_kern *k = level_table(l_);                                                                                   \
+            if (!k) continue;                                                                                                      \
+            memcpy(y_, a0, (size_t)(n) * 4);                                                                                       \
+            float *y = y_, *b = b0;                                                                                                \
+            (void)b;                                                                                                               \
+            CALL;                                                                                                                  \
+            assert_same(name, y_, r_, n);                                                                                          \
+        }                                                                                                                          \
+        guard_free(&ga_), guard_free(&gb_), guard_free(&gy_), guard_free(&gr_);                                                    \
+    } while (0)
+
+static float wide_float(void) {
+    static const float v[] = {0.0f, -0.0f, 1e-40f, -1e-40f, 1e30f, -1e30f, 88.72f, -87.33f, 90.0f, -104.0f, 0.625f, -0.6249f};
+    uint64_t c = ash_rng_below(&rng, 40);
+    return c < ASH_ARRAY_LEN(v) ? v[c] : frand() * 12;
+}
+
+static void test_elem(void **s) {
+    (void)s;
+    for (int n = 1; n < 300; n += n < 140 ? 1 : 37) {
+        ELEM("rmsnorm", n, frand(), frand(), k->rmsnorm(y, b, n, 1e-5f, y));
+        ELEM("rmsnorm without weight", n, frand(), frand(), k->rmsnorm(y, NULL, n, 1e-5f, y));
+        ELEM("addto", n, odd_float(), odd_float(), k->addto(y, b, n));
+        ELEM("silu_mul", n, wide_float(), frand(), k->silu_mul(y, b, n));
+        ELEM("gelu_mul", n, wide_float(), frand(), k->gelu_mul(y, b, n));
+        ELEM("softcap", n, wide_float(), 0, k->softcap(y, n, 30.0f));
+        ELEM("softmax", n, frand() * 20, 0, k->softmax(y, n));
+        ELEM("softmax of far values", n, wide_float(), 0, k->softmax(y, n));
+    }
+    ELEM("softmax of one", 1, -3e38f, 0, k->softmax(y, 1));
+}
+
+static void test_softmax_value(void **s) {
+    (void)s;
+    float x[777];
+    double e[777], sum = 0;
+    for (int i = 0; i < 777; i++) x[i] = frand() * 10, sum += e[i] = exp((double)x[i]);
+    ash_kern_get(ASH_CPU_AVX512)->softmax(x, 777);
+    /* s - max lies in (-20, 0]: rounding it costs up to 2^-20 */
+    for (int i = 0; i < 777; i++) assert_true(fabs((double)x[i] - e[i] / sum) <= 2e-6 * e[i] / sum);
+}
+
+static void test_halves(void **s) {
+    (void)s;
+    const ash_kern *k0 = ash_kern_get(ASH_CPU_SCALAR);
+    for (size_t l = 0; l < ASH_ARRAY_LEN(levels); l++) {
+        const ash_kern *k = level_table(l);
+        if (!k) continue;
+        static uint16_t h[65536], back[65536], ref16[65536];
+        static float f[65536], ref[65536];
+        for (int i = 0; i < 65536; i++) h[i] = (uint16_t)i;
+        k->from_f16(h, f, 65536), k0->from_f16(h, ref, 65536);
+        assert_same("from_f16", f, ref, 65536);
+        for (uint32_t step = 0; step < 64; step++) {
+            for (uint32_t i = 0; i < 65536; i++) f[i] = ash_bits_f32(i * 65536u + step * 1021u);
+            k->to_f16(f, back, 65536), k0->to_f16(f, ref16, 65536);
+            assert_memory_equal(back, ref16, sizeof back);
+        }
+        for (int n = 1; n < 40; n++) {
+            guard g1, g2;
+            float *x = guard_new(&g1, (size_t)n * 4, 0);
+            uint16_t *y = guard_new(&g2, (size_t)n * 2, 0);
+            for (int i = 0; i < n; i++) x[i] = odd_float();
+            k->to_f16(x, y, n), k0->to_f16(x, ref16, n);
+            assert_memory_equal(y, ref16, (size_t)n * 2);
+            k->from_f16(y, x, n), k0->from_f16(ref16, ref, n);
+            assert_same("from_f16", x, ref, n);
+            guard_free(&g1), guard_free(&g2);
+        }
+    }
+}
+
+static void test_rope(void **s) {
+    (void)s;
+    for (int hd = 2; hd <= 160; hd += 2)
+        for (int cut = 0; cut < 2; cut++) {
+            int rot = cut ? (hd / 2 + 1) / 2 * 2 : hd, n = 3 * hd;
+            float cs[160];
+            for (int i = 0; i < rot / 2; i++) cs[2 * i] = cosf((float)i), cs[2 * i + 1] = sinf((float)i);
+            ELEM("rope_norm", n, frand(), 0, k->rope_norm(y, 3, hd, rot, cs));
+            ELEM("rope_neox", n, frand(), 0, k->rope_neox(y, 3, hd, rot, cs));
+        }
+}
+
+static void test_lse_kld(void **s) {
+    (void)s;
+    static float a[5003], b[5003];
+    for (int n = 1; n <= 5003; n += n < 70 ? 1 : 822) {
+        guard g1, g2;
+        float *pa = guard_new(&g1, (size_t)n * 4, 0), *pb = guard_new(&g2, (size_t)n * 4, 0);
+        double sa = 0, sb = 0, kl = 0;
+        for (int i = 0; i < n; i++) pa[i] = frand() * 15, pb[i] = pa[i] + frand() * 0.1f;
+        for (int i = 0; i < n; i++) sa += exp((double)pa[i]), sb += exp((double)pb[i]);
+        for (int i = 0; i < n; i++) kl += exp((double)pa[i]) / sa * ((double)pa[i] - (double)pb[i] + log(sb) - log(sa));
+        const ash_kern *k0 = ash_kern_get(ASH_CPU_SCALAR);
+        double la = k0->lse(pa, n), lb = k0->lse(pb, n), kd = k0->kld(pa, la, pb, lb, n);
+        assert_true(fabs(la - log(sa)) < 1e-6);
+        assert_true(fabs(kd - kl) < 4e-7); /* p is right to 2e-6 (rounding of a - lse), |log p - log q| < 0.2 */
+        assert_true(k0->kld(pa, la, pa, la, n) == 0);
+        for (size_t l = 0; l < ASH_ARRAY_LEN(levels); l++) {
+            const ash_kern *k = level_table(l);
+            if (!k) continue;
+            assert_true(k->lse(pa, n) == la && k->lse(pb, n) == lb);
+            assert_true(k->kld(pa, la, pb, lb, n) == kd && k->kld(pa, la, pa, la, n) == 0);
+        }
+        guard_free(&g1), guard_free(&g2);
+    }
+    for (int i = 0; i < 5003; i++) a[i] = i % 7 ? -INFINITY : 1, b[i] = -1e30f;
+    for (size_t l = 0; l < ASH_ARRAY_LEN(levels); l++)
+        if (level_table(l)) {
+            assert_true(level_table(l)->lse(a, 5003) == ash_kern_get(ASH_CPU_SCALAR)->lse(a, 5003));
+            assert_true(level_table(l)->lse(b, 5003) == ash_kern_get(ASH_CPU_SCALAR)->lse(b, 5003));
+        }
+}
+
+static void test_qk_pv(void **s) {
+    (void)s;
+    static const int hds[] = {64, 16, 1, 7, 80, 256, 100};
+    for (int c = 0; c < 60; c++) {
+        int hd = hds[ash_rng_below(&rng, ASH_ARRAY_LEN(hds))], n = 1 + (int)ash_rng_below(&rng, c % 10 ? 70 : 1200);
+        int nq = 1 + (int)ash_rng_below(&rng, 14), f16 = c % 2;
+        int64_t ld = hd + (int64_t)ash_rng_below(&rng, 2) * 5, ldq = hd + 3, lds = n + 2;
+        size_t nk = (size_t)((n - 1) * ld + hd);
+        guard gk, gq, gs;
+        void *kv = guard_new(&gk, nk * (f16 ? 2 : 4), 0);
+        float *q = guard_new(&gq, (size_t)((nq - 1) * ldq + hd) * 4, 0), *sc = guard_new(&gs, (size_t)((nq - 1) * lds + n) * 4, 0);
+        float *ref = calloc((size_t)(nq * lds), 4), *o = calloc((size_t)(nq * ldq), 4), *oref = calloc((size_t)(nq * ldq), 4);
+        for (size_t i = 0; i < nk; i++)
+            if (f16) ((uint16_t *)kv)[i] = ash_f32_to_f16(frand());
+            else ((float *)kv)[i] = frand();
+        for (int i = 0; i < (nq - 1) * ldq + hd; i++) q[i] = frand();
+        const ash_kern *k0 = ash_kern_get(ASH_CPU_SCALAR);
+        (f16 ? k0->qkm_f16 : k0->qkm_f32)(q, ldq, nq, kv, ld, n, hd, 0.125f, ref, lds);
+        (f16 ? k0->pvm_f16 : k0->pvm_f32)(ref, lds, nq, kv, ld, n, hd, oref, ldq);
+        for (size_t l = 0; l < ASH_ARRAY_LEN(levels); l++) {
+            const ash_kern *k = level_table(l);
+            if (!k) continue;
+            (f16 ? k->qkm_f16 : k->qkm_f32)(q, ldq, nq, kv, ld, n, hd, 0.125f, sc, lds);
+            for (int i = 0; i < nq; i++) assert_same("qkm", sc + i * lds, ref + i * lds, n);
+            (f16 ? k->qk_f16 : k->qk_f32)(q, kv, ld, n, hd, 0.125f, sc);
+            assert_same("qk", sc, ref, n);
+            memset(o, 0, (size_t)(nq * ldq) * 4);
+            (f16 ? k->pvm_f16 : k->pvm_f32)(ref, lds, nq, kv, ld, n, hd, o, ldq);
+            for (int i = 0; i < nq; i++) assert_same("pvm", o + i * ldq, oref + i * ldq, hd);
+            memset(o, 0, (size_t)hd * 4);
+            (f16 ? k->pv_f16 : k->pv_f32)(ref, kv, ld, n, hd, o);
+            assert_same("pv", o, oref, hd);
+        }
+        free(ref), free(o), free(oref);
+        guard_free(&gk), guard_free(&gq), guard_free(&gs);
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_exp), cmocka_unit_test(test_activations)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_exp),    cmocka_unit_test(test_activations), cmocka_unit_test(test_gemmf),
+        cmocka_unit_test(test_gemv16), cmocka_unit_test(test_elem),        cmocka_unit_test(test_softmax_value),
+        cmocka_unit_test(test_halves), cmocka_unit_test(test_rope),        cmocka_unit_test(test_lse_kld),
+        cmocka_unit_test(test_qk_pv),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

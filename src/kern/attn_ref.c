@@ -6,35 +6,28 @@
 #include "kern/kern_decl.h"
 #include "kern/mathf.h"
 
-void ash_k_qk_f32_ref(const float *q, const void *k, int64_t ldk, int n_keys, int hd, float scale, float *s) {
-    const float *key = k;
-    for (int j = 0; j < n_keys; j++, key += ldk) {
-        float acc = 0;
-        for (int d = 0; d < hd; d++) acc = fmaf(key[d], q[d], acc);
-        s[j] = scale * acc;
-    }
-}
+static inline float el_f32(const void *p, int64_t i) { return ((const float *)p)[i]; }
+static inline float el_f16(const void *p, int64_t i) { return ash_f16_to_f32(((const uint16_t *)p)[i]); }
 
-void ash_k_qk_f16_ref(const float *q, const void *k, int64_t ldk, int n_keys, int hd, float scale, float *s) {
-    const uint16_t *key = k;
-    for (int j = 0; j < n_keys; j++, key += ldk) {
-        float acc = 0;
-        for (int d = 0; d < hd; d++) acc = fmaf(ash_f16_to_f32(key[d]), q[d], acc);
-        s[j] = scale * acc;
-    }
-}
-
-void ash_k_pv_f32_ref(const float *p, const void *v, int64_t ldv, int n_keys, int hd, float *out) {
-    const float *val = v;
-    for (int j = 0; j < n_keys; j++, val += ldv)
-        for (int d = 0; d < hd; d++) out[d] = fmaf(p[j], val[d], out[d]);
-}
-
-void ash_k_pv_f16_ref(const float *p, const void *v, int64_t ldv, int n_keys, int hd, float *out) {
-    const uint16_t *val = v;
-    for (int j = 0; j < n_keys; j++, val += ldv)
-        for (int d = 0; d < hd; d++) out[d] = fmaf(p[j], ash_f16_to_f32(val[d]), out[d]);
-}
+#define ONE(T)                                                                                                                     \
+    ASH_REF_BODY qk_##T(const float *q, const void *k, int64_t ldk, int n_keys, int hd, float scale, float *s) {                   \
+        for (int j = 0; j < n_keys; j++) {                                                                                         \
+            float acc = 0;                                                                                                         \
+            for (int d = 0; d < hd; d++) acc = fmaf(el_##T(k, j * ldk + d), q[d], acc);                                            \
+            s[j] = scale * acc;                                                                                                    \
+        }                                                                                                                          \
+    }                                                                                                                              \
+    ASH_REF_BODY pv_##T(const float *p, const void *v, int64_t ldv, int n_keys, int hd, float *out) {                              \
+        for (int j = 0; j < n_keys; j++)                                                                                           \
+            for (int d = 0; d < hd; d++) out[d] = fmaf(p[j], el_##T(v, j * ldv + d), out[d]);                                      \
+    }                                                                                                                              \
+    ASH_REF_FMA(ash_k_qk_##T##_ref, qk_##T,                                                                                        \
+                (const float *q, const void *k, int64_t ldk, int n_keys, int hd, float scale, float *s),                           \
+                (q, k, ldk, n_keys, hd, scale, s))                                                                                 \
+    ASH_REF_FMA(ash_k_pv_##T##_ref, pv_##T, (const float *p, const void *v, int64_t ldv, int n_keys, int hd, float *out),          \
+                (p, v, ldv, n_keys, hd, out))
+ONE(f32)
+ONE(f16)
 
 #define MANY(T)                                                                                                                    \
     void ash_k_qkm_##T##_ref(const float *q, int64_t ldq, int n_q, const void *k, int64_t ldk, int n_keys, int hd, float scale,    \

@@ -10,18 +10,22 @@ void ash_k_packf_ref(const float *src, int64_t ld, int n_rows, int K, float *pan
         for (int r = 0; r < ASH_PANEL_ROWS; r++) panel[(int64_t)k * ASH_PANEL_ROWS + r] = r < n_rows ? src[r * ld + k] : 0.0f;
 }
 
-void ash_k_gemmf_ref(const float *panels, int K, int64_t n_rows, const float *x, int64_t ldx, int n_tok, float *y, int64_t ldy) {
+ASH_REF_BODY gemmf(const float *panels, int K, int64_t n_rows, const float *x, int64_t ldx, int n_tok, float *y, int64_t ldy) {
     for (int64_t r0 = 0; r0 < n_rows; r0 += ASH_PANEL_ROWS) {
         const float *p = panels + r0 * K;
         int nr = (int)ASH_MIN(n_rows - r0, ASH_PANEL_ROWS);
         for (int t = 0; t < n_tok; t++) {
             float acc[ASH_PANEL_ROWS] = {0};
             for (int k = 0; k < K; k++)
-                for (int r = 0; r < nr; r++) acc[r] = fmaf(p[(int64_t)k * ASH_PANEL_ROWS + r], x[t * ldx + k], acc[r]);
+                for (int r = 0; r < ASH_PANEL_ROWS; r++) acc[r] = fmaf(p[(int64_t)k * ASH_PANEL_ROWS + r], x[t * ldx + k], acc[r]);
             for (int r = 0; r < nr; r++) y[t * ldy + r0 + r] = acc[r];
         }
     }
 }
+
+ASH_REF_FMA(ash_k_gemmf_ref, gemmf,
+            (const float *panels, int K, int64_t n_rows, const float *x, int64_t ldx, int n_tok, float *y, int64_t ldy),
+            (panels, K, n_rows, x, ldx, n_tok, y, ldy))
 
 static inline float at_f32(const uint8_t *row, int k) {
     float f;
@@ -39,14 +43,16 @@ static inline float at_f16(const uint8_t *row, int k) { return ash_f16_to_f32(at
 static inline float at_bf16(const uint8_t *row, int k) { return ash_bf16_to_f32(at_u16(row, k)); }
 
 #define GEMVF(TYPE, AT)                                                                                                            \
-    void ash_k_gemvf_##TYPE##_ref(const void *w, size_t row_bytes, int64_t n_rows, int K, const float *x, float *y) {              \
+    ASH_REF_BODY gemvf_##TYPE(const void *w, size_t row_bytes, int64_t n_rows, int K, const float *x, float *y) {                  \
         for (int64_t r = 0; r < n_rows; r++) {                                                                                     \
             const uint8_t *row = (const uint8_t *)w + (size_t)r * row_bytes;                                                       \
             float acc = 0;                                                                                                         \
             for (int k = 0; k < K; k++) acc = fmaf(AT(row, k), x[k], acc);                                                         \
             y[r] = acc;                                                                                                            \
         }                                                                                                                          \
-    }
+    }                                                                                                                              \
+    ASH_REF_FMA(ash_k_gemvf_##TYPE##_ref, gemvf_##TYPE,                                                                            \
+                (const void *w, size_t row_bytes, int64_t n_rows, int K, const float *x, float *y), (w, row_bytes, n_rows, K, x, y))
 GEMVF(F32, at_f32)
 GEMVF(F16, at_f16)
 GEMVF(BF16, at_bf16)

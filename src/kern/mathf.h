@@ -38,6 +38,21 @@
 #define ASH_GELU_G0 (-1.5957691216057308f)
 #define ASH_GELU_G1 (-0.07135481627159537f)
 
+/* Without -mfma every fmaf is a call into libm. ASH_REF_FMA defines a reference function twice from one
+ * always-inline body, plain and for the fma instruction, and picks at run time: same operations, same bits. */
+#define ASH_REF_BODY static inline __attribute__((always_inline)) void
+#if defined(__x86_64__)
+#define ASH_REF_FMA(name, body, params, args)                                                                                      \
+    static __attribute__((target("avx2,fma"))) void name##_hw params { body args; }                                                \
+    void name params {                                                                                                             \
+        if (__builtin_cpu_supports("fma") && __builtin_cpu_supports("avx2")) name##_hw args;                                       \
+        else body args;                                                                                                            \
+    }
+#else
+#define ASH_REF_FMA(name, body, params, args)                                                                                      \
+    void name params { body args; }
+#endif
+
 static inline float ash_expf(float x) {
     float t = fmaf(x, ASH_EXP_LOG2E, ASH_EXP_MAGIC);
     float n = t - ASH_EXP_MAGIC;

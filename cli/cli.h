@@ -60,6 +60,13 @@ const char *cli_bytes(uint64_t n, char *buf);
 bool cli_parse_bytes(const char *s, int64_t *out);
 /* Find a file that ships with the program (default texts): beside the build, or in the install's share folder. NULL if absent. Static storage. */
 const char *cli_data_file(const char *name);
+/* An output file written beside and renamed, for commands that write with stdio. An existing device or
+ * pipe is written directly. Close gets the status so far: ASH_OK renames into
+ * place, anything else removes; it returns that status, or the failure of closing. A full disk is ASH_E_LIMIT. */
+typedef struct { FILE *f; char *tmp; const char *path; } cli_out;
+ash_status cli_out_open(cli_out *o, const char *path, ash_error *err);
+ash_status cli_out_failed(const cli_out *o, ash_error *err);   /* after a short fwrite, from errno */
+ash_status cli_out_close(cli_out *o, ash_status st, ash_error *err);
 /* SIGINT sets this once installed by cli_catch_sigint; long jobs end at the next checkpoint. */
 extern volatile int g_interrupted;
 void cli_catch_sigint(void);

@@ -19,16 +19,15 @@ static const opt_def options[] = {
     {OPT_END, 0, NULL, NULL, NULL, NULL}};
 
 typedef struct {
-    FILE *f;
+    cli_out out;
     size_t n_vocab;
-    const char *path;
 } sink_ctx;
 
 static ash_status write_row(void *ctx, size_t pos, const float *logits, ash_error *err) {
     (void)pos;
     sink_ctx *s = ctx;
-    if (fwrite(logits, sizeof *logits, s->n_vocab, s->f) == s->n_vocab) return ASH_OK;
-    return ash_fail(err, ASH_E_IO, "cannot write %s: %s", s->path, strerror(errno));
+    if (fwrite(logits, sizeof *logits, s->n_vocab, s->out.f) == s->n_vocab) return ASH_OK;
+    return cli_out_failed(&s->out, err);
 }
 
 /* "1,2,3": count, or -1 for what is no list of numbers. Ids too large for int32 become -1, which the session refuses. */
@@ -62,8 +61,6 @@ static int run(int argc, char **argv) {
     ash_error err = {0};
     ash_model *m = NULL;
     ash_session *s = NULL;
-    FILE *f = NULL;
-    char *tmp = NULL;
     ash_session_opts o = ash_session_defaults();
     o.n_ctx = (uint32_t)n;
     o.n_batch = (uint32_t)batch;
@@ -71,20 +68,13 @@ static int run(int argc, char **argv) {
     o.precision = fast ? ASH_PREC_FAST : ASH_PREC_EXACT;
     ash_status st = n > 1 << 24 ? ash_fail(&err, ASH_E_LIMIT, "%ld tokens are too many", n) : ash_model_load(&m, argv[0], &err);
     if (st == ASH_OK) st = ash_session_new(&s, m, &o, &err);
-    /* written beside and renamed: a failure leaves nothing half-written */
-    if (st == ASH_OK && asprintf(&tmp, "%s.%ld.tmp", out_arg, (long)n) < 0) tmp = NULL, st = ash_fail(&err, ASH_E_NOMEM, "out of memory");
-    if (st == ASH_OK && !(f = fopen(tmp, "wb"))) st = ash_fail(&err, ASH_E_IO, "cannot write %s: %s", out_arg, strerror(errno));
-    if (st == ASH_OK) {
-        sink_ctx c = {f, (size_t)ash_model_n_vocab(m), out_arg};
-        st = ash_session_eval_all(s, t, (size_t)n, 0, write_row, &c, &err);
-    }
-    if (f && fclose(f) != 0 && st == ASH_OK) st = ash_fail(&err, ASH_E_IO, "cannot write %s: %s", out_arg, strerror(errno));
-    if (f && st == ASH_OK && rename(tmp, out_arg) != 0) st = ash_fail(&err, ASH_E_IO, "cannot write %s: %s", out_arg, strerror(errno));
-    if (f && st != ASH_OK) remove(tmp);
+    sink_ctx c = {.n_vocab = m ? (size_t)ash_model_n_vocab(m) : 0};
+    if (st == ASH_OK) st = cli_out_open(&c.out, out_arg, &err);
+    if (st == ASH_OK) st = ash_session_eval_all(s, t, (size_t)n, 0, write_row, &c, &err);
+    st = cli_out_close(&c.out, st, &err);
     if (st == ASH_OK && g_json)
         printf("{\"tokens\": %ld, \"n_vocab\": %d, \"precision\": \"%s\"}\n", n, ash_model_n_vocab(m), fast ? "fast" : "exact");
     int rc = st == ASH_OK ? 0 : cli_fail(&err, st);
-    free(tmp);
     free(t);
     ash_session_free(s);
     ash_model_free(m);

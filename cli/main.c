@@ -3,6 +3,7 @@
 #include "opt.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 
 #define ASH_CMD(x) extern const ash_cmd cmd_##x __attribute__((weak));
@@ -87,6 +88,7 @@ static int dispatch(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    signal(SIGXFSZ, SIG_IGN); /* a file-size limit is then a failed write with a sentence, not a kill */
     int rc = dispatch(argc, argv);
     cli_progress_done();
     errno = 0;
@@ -95,7 +97,7 @@ int main(int argc, char **argv) {
     if (failed && rc == 0) { /* a full disk behind `> file` must not look like success */
         int e = errno ? errno : EIO;
         ash_error err = {0};
-        ash_status s = e == ENOSPC || e == EDQUOT ? ASH_E_LIMIT : ASH_E_IO;
+        ash_status s = e == ENOSPC || e == EDQUOT || e == EFBIG ? ASH_E_LIMIT : ASH_E_IO;
         ash_fail(&err, s, "cannot write to standard output: %s", strerror(e));
         rc = cli_fail(&err, s);
     }

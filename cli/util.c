@@ -1,6 +1,8 @@
 /* util.c - what commands share: messages, the progress line, byte sizes, shipped data files, Ctrl-C. */
 #include "opt.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <math.h>
 #include <signal.h>
@@ -9,6 +11,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -193,6 +196,52 @@ bool cli_parse_bytes(const char *s, int64_t *out) {
             return *out = (int64_t)x, true;
         }
     return false;
+}
+
+/* ---- output files ---- */
+static ash_status out_fail(const char *path, int e, ash_error *err) {
+    ash_status st = e == ENOSPC || e == EDQUOT || e == EFBIG ? ASH_E_LIMIT : ASH_E_IO;
+    return ash_fail(err, st, "cannot write %s: %s", path, strerror(e ? e : EIO));
+}
+
+ash_status cli_out_failed(const cli_out *o, ash_error *err) { return out_fail(o->path, errno, err); }
+
+ash_status cli_out_open(cli_out *o, const char *path, ash_error *err) {
+    struct stat sb;
+    *o = (cli_out){.path = path};
+    if (stat(path, &sb) == 0 && S_ISDIR(sb.st_mode)) return out_fail(path, EISDIR, err);
+    if (stat(path, &sb) == 0 && !S_ISREG(sb.st_mode)) return (o->f = fopen(path, "wbe")) ? ASH_OK : out_fail(path, errno, err);
+    if (asprintf(&o->tmp, "%s.tmp-XXXXXX", path) < 0) {
+        o->tmp = NULL;
+        return ash_fail(err, ASH_E_NOMEM, "out of memory opening %s", path);
+    }
+    int fd = mkostemp(o->tmp, O_CLOEXEC);
+    if (fd >= 0 && (o->f = fdopen(fd, "wb"))) {
+        mode_t m = umask(0);
+        umask(m);
+        fchmod(fd, 0666 & ~m);
+        return ASH_OK;
+    }
+    int e = errno;
+    if (fd >= 0) {
+        close(fd);
+        unlink(o->tmp);
+    }
+    free(o->tmp);
+    *o = (cli_out){0};
+    return out_fail(path, e, err);
+}
+
+ash_status cli_out_close(cli_out *o, ash_status st, ash_error *err) {
+    if (!o->f) return st;
+    bool lost = ferror(o->f) != 0;
+    errno = 0;
+    if ((fclose(o->f) != 0 || lost) && st == ASH_OK) st = out_fail(o->path, errno, err);
+    if (o->tmp && st == ASH_OK && rename(o->tmp, o->path) != 0) st = out_fail(o->path, errno, err);
+    if (o->tmp && st != ASH_OK) unlink(o->tmp);
+    free(o->tmp);
+    *o = (cli_out){0};
+    return st;
 }
 
 /* ---- files that ship with the program ---- */

@@ -11,7 +11,7 @@
 
 static ash_status io_fail(ash_error *err, const char *what, const char *path) {
     int e = errno;
-    ash_status code = e == ENOSPC || e == EDQUOT ? ASH_E_LIMIT : e == ENOMEM ? ASH_E_NOMEM : ASH_E_IO;
+    ash_status code = e == ENOSPC || e == EDQUOT || e == EFBIG ? ASH_E_LIMIT : e == ENOMEM ? ASH_E_NOMEM : ASH_E_IO;
     return ash_fail(err, code, "cannot %s %s: %s", what, path, strerror(e));
 }
 

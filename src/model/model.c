@@ -163,6 +163,7 @@ ash_status ash_model_load(ash_model **out, const char *path, ash_error *err) {
     *out = m;
     return ASH_OK;
 fail:
+    if (m->gguf && err) ash_error_prefix(err, "%s", path); /* opening has named it already */
     ash_free(b.bound);
     ash_model_free(m);
     return st;

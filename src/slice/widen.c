@@ -120,7 +120,7 @@ ash_status ash_widen_new(ash_widen **out, const ash_gguf *g, uint32_t multiple, 
     ash_widen *w = ash_calloc(1, sizeof *w);
     if (!w) return ash_fail(err, ASH_E_NOMEM, "out of memory for a widening plan");
     if (!ash_gguf_get_str(g, "general.architecture", &arch) || arch.n == 0 || arch.n >= sizeof w->arch) {
-        st = ash_fail(err, ASH_E_FORMAT, "the file names no architecture (general.architecture)");
+        st = ash_fail(err, ASH_E_FORMAT, "%s: key general.architecture is missing", ash_gguf_path(g));
         goto done;
     }
     memcpy(w->arch, arch.p, arch.n);

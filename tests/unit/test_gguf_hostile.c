@@ -268,8 +268,7 @@ static void test_header(void **s) {
                                         "<!DOCTYPE html><html>",
                                         "version https://git-lfs.github.com/spec/v1\n",
                                         "{\"a\":1}",
-                                        "\x7f"
-                                        "ELF",
+                                        "\177ELF",
                                         "gguf\3"};
     for (size_t i = 0; i < ASH_ARRAY_LEN(other); i++) broken_bytes(other[i], strlen(other[i]), "not a GGUF", i);
     broken_bytes("\x40\0\0\0\0\0\0\0{\"__metadata__\":{}}", 26, "safetensors", 0);

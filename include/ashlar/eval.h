@@ -104,6 +104,9 @@ ASH_API size_t ash_imatrix_n(const ash_imatrix *im);
 ASH_API ash_imatrix_entry ash_imatrix_at(const ash_imatrix *im, size_t i);
 ASH_API uint32_t ash_imatrix_chunks(const ash_imatrix *im);
 ASH_API uint32_t ash_imatrix_chunk_size(const ash_imatrix *im);
+/* Matrices of the model that have no data: they never ran. Names are borrowed from the model; at most cap are written,
+ * the full number is returned. */
+ASH_API size_t ash_imatrix_dead(const ash_imatrix *im, const ash_model *m, const char **names, size_t cap);
 /* Mean squared input per column: n floats, borrowed; NULL when the tensor is absent, has no counts, or n differs. */
 ASH_API const float *ash_imatrix_weights(const ash_imatrix *im, const char *tensor, uint64_t n);
 

@@ -1,0 +1,28 @@
+/* imatrix.h - the importance matrix in memory: entries sorted by tensor name. */
+#ifndef ASH_EVAL_IMATRIX_H
+#define ASH_EVAL_IMATRIX_H
+
+#include "ashlar/eval.h"
+#include "base/base.h"
+
+typedef struct {
+    char *name;
+    uint64_t n, n_mat; /* n columns over all matrices, n % n_mat == 0 */
+    float *sum2, *counts, *mean;
+} ash_im_entry;
+
+struct ash_imatrix {
+    ash_arena arena;
+    ash_im_entry *e;
+    size_t n, cap;
+    char *dataset;
+    uint32_t chunks, chunk_size;
+};
+
+/* Append an entry (copies); sum2 are doubles or floats, whichever is not NULL. Call ash_im_finish once at the end: sorts,
+ * makes the means. */
+ash_status ash_im_add(ash_imatrix *im, const char *name, size_t name_len, uint64_t n, uint64_t n_mat, const double *sum2d, const float *sum2f,
+                      const float *counts, ash_error *err);
+ash_status ash_im_finish(ash_imatrix *im, ash_error *err);
+
+#endif

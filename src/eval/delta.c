@@ -127,7 +127,7 @@ static void diff_mul(const ash_dlayer *L, const ash_dmat *w, ash_act8 a8, const 
     }
     for (int64_t r = 0; r < w->n_rows; r += 16) {
         ash_panel8 p = {w->q + (size_t)r * (size_t)w->Kp, w->s + (size_t)r * (size_t)(w->Kp / 32), NULL};
-        L->k->gemm8_g32(p, 128, w->Kp, (int)ASH_MIN(16, w->n_rows - r), a8, n, y + r, w->n_rows);
+        L->k->gemm8_g32(p, ash_dtype_i8_form(ASH_Q8_0), w->Kp, (int)ASH_MIN(16, w->n_rows - r), a8, n, y + r, w->n_rows);
     }
 }
 

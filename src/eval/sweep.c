@@ -1,0 +1,273 @@
+/* sweep.c - the knockout sweep: units, passes until the intervals are good, checkpoints, cost. */
+#include "eval/sweep_int.h"
+
+#include "ashlar/quant.h"
+
+#include <math.h>
+
+static const char *const ROLE_NAMES[ASH_ROLE_COUNT] = {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down", "token_embd", "output"};
+
+_Static_assert((int)ASH_ROLE_Q == (int)ASH_W_Q && (int)ASH_ROLE_DOWN == (int)ASH_W_DOWN && (int)ASH_ROLE_N_LAYER == (int)ASH_W_COUNT, "roles are the model's");
+
+const char *ash_role_name(int role) { return role >= 0 && role < ASH_ROLE_COUNT ? ROLE_NAMES[role] : "?"; }
+
+int ash_role_parse(const char *s, size_t n) {
+    for (int i = 0; i < ASH_ROLE_COUNT; i++)
+        if (strlen(ROLE_NAMES[i]) == n && memcmp(ROLE_NAMES[i], s, n) == 0) return i;
+    return -1;
+}
+
+ash_sweep_opts ash_sweep_defaults(void) {
+    return (ash_sweep_opts){.n_ctx = 128, .skip = 16, .min_chunks = 8, .max_chunks = 24, .until = 0.2, .cpu_level = -1, .seed = 1, .mem_bytes = 512000000};
+}
+
+static ash_sweep_opts filled(const ash_sweep_opts *o) {
+    ash_sweep_opts d = ash_sweep_defaults(), r = *o;
+    if (!r.n_ctx) r.n_ctx = d.n_ctx;
+    if (!r.skip) r.skip = d.skip;
+    if (!r.min_chunks) r.min_chunks = d.min_chunks;
+    if (!r.max_chunks) r.max_chunks = d.max_chunks;
+    if (!(r.until > 0)) r.until = d.until;
+    if (!r.mem_bytes) r.mem_bytes = d.mem_bytes;
+    if (r.max_chunks < r.min_chunks) r.max_chunks = r.min_chunks;
+    return r;
+}
+
+/* ---- units ---- */
+ash_status ash_sweep_units(ash_sweep_unit **out, size_t *n_out, const ash_model *m, char grain, const ash_dtype *types, size_t n_types,
+                           const ash_dtype *table_types, size_t n_table_types, ash_error *err) {
+    *out = NULL;
+    *n_out = 0;
+    if (grain != 't' && grain != 'l' && grain != 'c') return ash_fail(err, ASH_E_USAGE, "unit must be tensor, layer or class");
+    size_t L = (size_t)m->hp.n_layer, cap = (L * ASH_ROLE_N_LAYER + 1) * (n_types + 1) + 2 * n_table_types;
+    ash_sweep_unit *u = ash_calloc(cap, sizeof *u);
+    if (!u) return ash_fail(err, ASH_E_NOMEM, "out of memory for %zu units", cap);
+    size_t n = 0;
+    for (size_t l = 0; l < (grain == 'c' ? 1 : L); l++)
+        for (int r = 0; r < (grain == 'l' ? 1 : ASH_ROLE_N_LAYER); r++) {
+            if (grain != 'l' && !ash_sweep_mat(m, (int)l, r)) continue;
+            for (size_t t = 0; t < n_types; t++)
+                u[n++] = (ash_sweep_unit){grain == 'c' ? -1 : (int32_t)l, grain == 'l' ? ASH_ROLES_LAYER : 1u << r, types[t]};
+        }
+    for (size_t t = 0; t < n_table_types; t++) {
+        u[n++] = (ash_sweep_unit){-1, 1u << ASH_ROLE_EMBD, table_types[t]};
+        if (!m->tied) u[n++] = (ash_sweep_unit){-1, 1u << ASH_ROLE_OUTPUT, table_types[t]};
+    }
+    *out = u;
+    *n_out = n;
+    return ASH_OK;
+}
+
+void ash_sweep_units_free(ash_sweep_unit *u) { ash_free(u); }
+
+static ash_status check_units(const ash_model *m, const ash_sweep_unit *u, size_t n, ash_error *err) {
+    const uint32_t tables = 1u << ASH_ROLE_EMBD | 1u << ASH_ROLE_OUTPUT;
+    if (n == 0 || n > 1u << 20) return ash_fail(err, ASH_E_USAGE, "%zu units to sweep is not possible", n);
+    for (int l = 0; l < m->hp.n_layer; l++)
+        if (m->layers[l].kv_layer != l) return ash_fail(err, ASH_E_UNSUPPORTED, "layer %d shares its keys and values: the sweep does not know that yet", l);
+    for (size_t i = 0; i < n; i++) {
+        if (u[i].roles == 0 || u[i].roles >= 1u << ASH_ROLE_COUNT || u[i].layer < -1 || u[i].layer >= m->hp.n_layer)
+            return ash_fail(err, ASH_E_USAGE, "unit %zu: layer %d, roles 0x%x are not in this model", i, u[i].layer, u[i].roles);
+        if ((u[i].roles & tables) && (u[i].layer != -1 || (u[i].roles & (u[i].roles - 1))))
+            return ash_fail(err, ASH_E_USAGE, "unit %zu: a table is a unit of its own", i);
+        if ((u[i].roles & 1u << ASH_ROLE_OUTPUT) && m->tied) return ash_fail(err, ASH_E_USAGE, "unit %zu: the model has no output tensor (tied)", i);
+        if (u[i].type != ASH_F32 && !ash_quant_can(u[i].type))
+            return ash_fail(err, ASH_E_UNSUPPORTED, "unit %zu: %s cannot be encoded", i, ash_dtype_name(u[i].type));
+    }
+    return ASH_OK;
+}
+
+/* ---- the job's identity ---- */
+static uint64_t job_hash(const ash_model *m, const ash_token *tok, size_t n_tok, const ash_imatrix *im, const ash_sweep_unit *u, size_t n,
+                         const ash_sweep_opts *o) {
+    uint64_t h[8] = {0};
+    const ash_gguf *g = m->gguf;
+    for (size_t i = 0; i < ash_gguf_n_tensors(g); i++) { /* names, shapes and the first bytes of every tensor */
+        const ash_gguf_tensor *t = ash_gguf_tensor_at(g, i);
+        uint64_t x[4] = {h[0], ash_hash64(t->name, strlen(t->name)), t->n_bytes, ash_hash64(t->data, (size_t)ASH_MIN(t->n_bytes, 65536u))};
+        h[0] = ash_hash64(x, sizeof x);
+    }
+    h[1] = ash_hash64(tok, n_tok * sizeof *tok);
+    for (size_t i = 0; i < n; i++) {
+        uint64_t x[4] = {h[2], (uint64_t)(uint32_t)u[i].layer, u[i].roles, (uint64_t)u[i].type};
+        h[2] = ash_hash64(x, sizeof x);
+    }
+    for (size_t i = 0; im && i < ash_imatrix_n(im); i++) {
+        ash_imatrix_entry e = ash_imatrix_at(im, i);
+        uint64_t x[2] = {h[3], ash_hash64(e.sum2, e.n * sizeof(float))};
+        h[3] = ash_hash64(x, sizeof x);
+    }
+    h[4] = (uint64_t)o->n_ctx << 32 | o->skip;
+    h[5] = (uint64_t)o->min_chunks << 32 | o->max_chunks;
+    memcpy(&h[6], &o->until, 8);
+    h[7] = o->seed ^ o->mem_bytes * 31; /* the budget decides how many chunks a pass takes */
+    return ash_hash64(h, sizeof h);
+}
+
+/* Starts of the chunks: spread over the whole text whatever number of them is used in the end (steps of the golden ratio,
+ * seeded start); one after the other when the text is short. */
+static ash_status choose_chunks(ash_sweep_job *j, const ash_eval_text *t, ash_error *err) {
+    size_t T = (size_t)j->T, M = j->o.max_chunks;
+    if (t->n < T * j->o.min_chunks)
+        return ash_fail(err, ASH_E_RANGE, "the text has %zu tokens; %u chunks of %d are the least a sweep needs", t->n, j->o.min_chunks, j->T);
+    bool spread = t->n / T >= 4 * M;
+    if (!spread) j->o.max_chunks = (uint32_t)ASH_MIN(M, t->n / T);
+    M = j->o.max_chunks;
+    j->tok = ash_calloc(M * T, sizeof *j->tok);
+    if (!j->tok) return ash_fail(err, ASH_E_NOMEM, "out of memory for %zu chunks", M);
+    ash_rng rng;
+    ash_rng_seed(&rng, j->o.seed);
+    double at = ash_rng_f64(&rng);
+    for (size_t c = 0; c < M; c++) {
+        size_t from = spread ? (size_t)(at * (double)(t->n - T)) : c * T;
+        memcpy(j->tok + c * T, t->tokens + from, T * sizeof *j->tok);
+        if (t->add_bos && t->bos >= 0) j->tok[c * T] = t->bos;
+        at += 0.6180339887498949;
+        at -= floor(at);
+    }
+    for (size_t i = 0; i < M * T; i++)
+        if (j->tok[i] < 0 || j->tok[i] >= j->m->hp.n_vocab)
+            return ash_fail(err, ASH_E_RANGE, "token %d is outside the model's vocabulary of %d", (int)j->tok[i], j->m->hp.n_vocab);
+    return ASH_OK;
+}
+
+/* ---- how many chunks next ---- */
+static void unit_stat(const ash_sweep_book *b, size_t i, double *mean, double *half) { ash_mean_half(b->u[i].kld, b->u[i].n, mean, half); }
+
+/* Marks finished units; returns the active ones. */
+static uint32_t active_units(ash_sweep_job *j, uint32_t *act) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < j->book.n_units; i++) {
+        ash_sweep_state *u = &j->book.u[i];
+        if (u->done) continue;
+        double mean, half;
+        unit_stat(&j->book, i, &mean, &half);
+        if ((u->n >= j->o.min_chunks && half <= j->o.until * mean) || u->n >= j->o.max_chunks || (u->n && mean == 0)) u->done = 1;
+        else act[n++] = i;
+    }
+    return n;
+}
+
+/* Chunks of the next pass: what the budget carries, what the minimum wants at first, then what half of the active units are
+ * expected to need. */
+static uint32_t next_chunks(const ash_sweep_job *j, const uint32_t *act, uint32_t n) {
+    const ash_sweep_book *b = &j->book;
+    uint32_t have = b->n_chunks, want;
+    if (have < j->o.min_chunks) {
+        want = j->o.min_chunks - have;
+    } else {
+        double sum = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            double mean, half;
+            unit_stat(b, act[i], &mean, &half);
+            double r = half / (j->o.until * mean);
+            sum += ASH_MIN(r * r, 4.0);
+        }
+        want = (uint32_t)ceil(have * (sum / n - 1));
+        want = ASH_MAX(want, 2u);
+    }
+    want = ASH_MIN(want, j->o.max_chunks - have);
+    uint64_t per, rest;
+    ash_sweep_pass_bytes(j->m, j->e.n_threads, j->T, (uint64_t)n + 2, 1, &per, &rest);
+    uint64_t fit = j->o.mem_bytes / per;
+    if (fit == 0) fit = 4; /* not even one chunk: to disk then */
+    return (uint32_t)ASH_MIN((uint64_t)want, fit);
+}
+
+ash_status ash_sweep_run_job(ash_sweep_job *j, ash_error *err) {
+    uint32_t *act = ash_calloc(j->book.n_units, sizeof *act);
+    if (!act) return ash_fail(err, ASH_E_NOMEM, "out of memory");
+    ash_status st = ASH_OK;
+    for (;;) {
+        uint32_t n = active_units(j, act);
+        if (n == 0) break;
+        uint32_t c = next_chunks(j, act, n);
+        double left = ash_sweep_macs(j->m, j->T, j->units, act, n); /* of one chunk */
+        uint32_t more = j->book.n_chunks < j->o.min_chunks ? j->o.min_chunks - j->book.n_chunks : c;
+        j->work_total = j->work_done + left * more;
+        ASH_TRY_GOTO(ash_sweep_pass(j, act, n, j->book.n_chunks, c, j->book.n_chunks == 0, err), done);
+        if (j->book.identity != 0) {
+            st = ash_fail(err, ASH_E_INTERNAL, "the identity control gave a divergence of %g instead of 0", j->book.identity);
+            goto done;
+        }
+        active_units(j, act);
+        if (j->o.checkpoint) ASH_TRY_GOTO(ash_book_save(&j->book, j->o.checkpoint, err), done);
+    }
+done:
+    ash_free(act);
+    return st;
+}
+
+static ash_status load_checkpoint(ash_sweep_job *j, ash_error *err) {
+    ash_buf b = {0};
+    ash_error e = {0};
+    if (!j->o.checkpoint || ash_file_read(j->o.checkpoint, 1ull << 30, &b, &e) != ASH_OK) {
+        ash_buf_free(&b);
+        return ASH_OK; /* none yet */
+    }
+    ash_status st = ash_book_parse(&j->book, b.p, b.n, err);
+    if (st != ASH_OK) ash_error_prefix(err, "%s", j->o.checkpoint);
+    ash_buf_free(&b);
+    return st;
+}
+
+ash_status ash_sweep_run(ash_sweep_result *res, ash_model *m, const ash_eval_text *t, const ash_imatrix *im, const ash_sweep_unit *units, size_t n,
+                         const ash_sweep_opts *o, ash_error *err) {
+    *res = (ash_sweep_result){0};
+    double t0 = ash_now();
+    ash_status st = ASH_OK;
+    ash_sweep_job j = {.m = m, .im = im, .units = units, .o = filled(o)};
+    j.T = (int)j.o.n_ctx;
+    if (j.o.n_ctx < 8 || j.o.n_ctx > 1u << 16 || j.o.skip + 1 > j.o.n_ctx)
+        return ash_fail(err, ASH_E_USAGE, "chunks of %u tokens with %u not scored are not possible", j.o.n_ctx, j.o.skip);
+    ASH_TRY(check_units(m, units, n, err));
+    ASH_TRY_GOTO(ash_exec_init(&j.e, j.o.n_threads, j.o.cpu_level, err), done);
+    ASH_TRY_GOTO(choose_chunks(&j, t, err), done);
+    uint64_t job = job_hash(m, j.tok, (size_t)j.T * j.o.max_chunks, im, units, n, &j.o);
+    ASH_TRY_GOTO(ash_book_init(&j.book, (uint32_t)n, j.o.max_chunks, job, err), done);
+    ASH_TRY_GOTO(load_checkpoint(&j, err), done);
+    ASH_TRY_GOTO(ash_sweep_run_job(&j, err), done);
+    res->rows = ash_calloc(n, sizeof *res->rows);
+    if (!res->rows) {
+        st = ash_fail(err, ASH_E_NOMEM, "out of memory for the results");
+        goto done;
+    }
+    res->n_rows = n;
+    for (size_t i = 0; i < n; i++) {
+        ash_sweep_row *r = &res->rows[i];
+        r->unit = units[i];
+        unit_stat(&j.book, i, &r->kld, &r->half);
+        r->n_chunks = j.book.u[i].n;
+        r->rel_err = j.book.u[i].rel_err;
+        r->dead = true;
+        for (int l = ASH_MAX(units[i].layer, 0); l < (units[i].layer < 0 ? m->hp.n_layer : units[i].layer + 1); l++)
+            for (int role = 0; role < ASH_ROLE_COUNT; role++) {
+                const ash_mat *w = units[i].roles & 1u << role ? ash_sweep_mat(m, l, role) : NULL;
+                if (!w || (role >= ASH_ROLE_N_LAYER && l > 0)) continue;
+                uint64_t cols = ash_padded_cols(units[i].type, (uint64_t)w->K);
+                r->dead = false;
+                r->widened |= cols != (uint64_t)w->K;
+                r->bytes += (uint64_t)w->n_rows * ash_dtype_row_bytes(units[i].type, cols);
+            }
+    }
+    res->noise_floor = j.book.noise;
+    res->identity = j.book.identity;
+    res->n_chunks = j.book.n_chunks;
+    res->n_ctx = j.o.n_ctx;
+    res->n_scored = j.o.n_ctx - j.o.skip;
+    memcpy(res->text_sha256, t->sha256, sizeof res->text_sha256);
+    res->seconds = ash_now() - t0;
+done:
+    ash_exec_free(&j.e);
+    ash_free(j.tok);
+    ash_book_free(&j.book);
+    if (st != ASH_OK) ash_sweep_result_free(res);
+    return st;
+}
+
+void ash_sweep_result_free(ash_sweep_result *r) {
+    if (!r) return;
+    ash_free(r->rows);
+    r->rows = NULL;
+    r->n_rows = 0;
+}

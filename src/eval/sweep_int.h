@@ -1,0 +1,67 @@
+/* sweep_int.h - what the files of the sweep share: the state that outlives a pass (and is checkpointed), and one pass. */
+#ifndef ASH_EVAL_SWEEP_INT_H
+#define ASH_EVAL_SWEEP_INT_H
+
+#include "eval/delta.h"
+#include "eval/stats.h"
+
+/* Per unit: results so far. Chunk k of every unit is the same text. */
+typedef struct {
+    uint32_t n;        /* chunks measured: the first n */
+    uint8_t done;      /* interval good enough, or no more chunks */
+    uint8_t encoded;   /* rel_err is known */
+    double rel_err;
+    double *kld;       /* [max_chunks] means */
+} ash_sweep_state;
+
+typedef struct {
+    uint32_t n_units, max_chunks;
+    uint32_t n_chunks;       /* chunks done */
+    uint64_t job;            /* hash of model, tokens, units and options: another job's checkpoint is refused */
+    double identity, noise;  /* of the controls, measured in the first pass */
+    ash_sweep_state *u;
+    double *values;          /* storage behind u[].kld */
+} ash_sweep_book;
+ash_status ash_book_init(ash_sweep_book *b, uint32_t n_units, uint32_t max_chunks, uint64_t job, ash_error *err);
+void ash_book_free(ash_sweep_book *b);
+/* Checkpoint bytes. Load checks everything; a file of another job is ASH_E_STATE, damage is ASH_E_FORMAT. b is initialised
+ * with the expected counts and job. */
+ash_status ash_book_save(const ash_sweep_book *b, const char *path, ash_error *err);
+ash_status ash_book_parse(ash_sweep_book *b, const void *p, size_t n, ash_error *err);
+
+/* A job while it runs. */
+typedef struct {
+    ash_exec e;
+    ash_model *m;
+    const ash_imatrix *im;
+    const ash_sweep_unit *units;
+    ash_sweep_opts o;        /* defaults filled in */
+    ash_sweep_book book;
+    ash_token *tok;          /* [max_chunks][T], BOS in place */
+    int T;
+    bool exact;              /* tests: differences through float32 products */
+    double work_done, work_total; /* multiply-accumulates, for the progress */
+} ash_sweep_job;
+
+/* Matrix of a unit's role; NULL for none. */
+const ash_mat *ash_sweep_mat(const ash_model *m, int layer, int role);
+
+/* Measure the active units (indices act[0..n_act)) on chunks [c0, c0 + n_chunks) and append to the book. With `controls`
+ * the identity and noise streams run too. */
+ash_status ash_sweep_pass(ash_sweep_job *j, const uint32_t *act, uint32_t n_act, uint32_t c0, uint32_t n_chunks, bool controls, ash_error *err);
+/* Passes until every unit is done, with checkpoints. */
+ash_status ash_sweep_run_job(ash_sweep_job *j, ash_error *err);
+/* Bytes of differences (spillable) and of everything else for such a pass. */
+void ash_sweep_pass_bytes(const ash_model *m, int n_threads, int T, uint64_t n_act, uint64_t n_chunks, uint64_t *diff, uint64_t *rest);
+/* Multiply-accumulates of one chunk for a set of units. */
+double ash_sweep_macs(const ash_model *m, int T, const ash_sweep_unit *units, const uint32_t *act, size_t n);
+
+/* Changed matrix minus original as float32 panels, through encode and decode of `type`; rows that are no multiple of the
+ * block are padded with zero columns. imp: K weights or NULL. err_sums += {sum imp err^2, sum imp w^2}. */
+ash_status ash_change_build(const ash_exec *e, const ash_mat *w, ash_dtype type, const float *imp, float *panels, double err_sums[2], ash_error *err);
+/* One row of floats through encode and decode, padded likewise; tmp: ash_change_row_floats(K) floats. */
+size_t ash_change_row_floats(int K);
+ash_status ash_change_row(const ash_kern *k, const float *src, ash_dtype type, const float *imp, int K, float *dst, float *tmp, ash_error *err);
+uint64_t ash_padded_cols(ash_dtype t, uint64_t K);
+
+#endif

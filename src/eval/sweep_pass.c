@@ -1,0 +1,348 @@
+/* sweep_pass.c - one pass over the layers with some chunks and all active units ("streams"). In each layer: unpack the
+ * weights, run the reference, then every live stream through it; streams are born in the layer they change. Only the
+ * differences to the reference are kept between layers. Scoring is in sweep_score.c. */
+#include "eval/sweep_score.h"
+
+#include "eval/vec.h"
+
+#include <math.h>
+
+typedef struct {
+    ash_sweep_job *j;
+    uint32_t n_chunks, c0;
+    ash_stream *s;
+    uint32_t n_streams;
+    uint16_t *diff;          /* [stream][chunk][T][E] bfloat16 */
+    size_t diff_row;         /* T * E */
+    ash_dref *ref;
+    ash_dlayer L;
+    float *scratch;
+    size_t scratch_floats;
+    const float *dw[ASH_W_COUNT]; /* changed minus original of the type at hand */
+    const uint32_t *list;    /* streams of this dispatch */
+    uint32_t n_list;
+    bool changed;            /* their unit changes this layer */
+} pass;
+
+static size_t up16(size_t n) { return (n + 15) / 16 * 16; }
+
+const ash_mat *ash_sweep_mat(const ash_model *m, int layer, int role) {
+    const ash_mat *w = role == ASH_ROLE_EMBD ? &m->embd : role == ASH_ROLE_OUTPUT ? (m->tied ? NULL : &m->head) : &m->layers[layer].w[role];
+    return w && w->data ? w : NULL;
+}
+
+double ash_sweep_macs(const ash_model *m, int T, const ash_sweep_unit *units, const uint32_t *act, size_t n) {
+    double layer = 0, total = 0;
+    for (int r = 0; r < ASH_W_COUNT; r++) layer += (double)m->layers[0].w[r].n_rows * m->layers[0].w[r].K;
+    layer += (double)T * m->hp.max_q; /* attention, both products */
+    for (size_t i = 0; i < n; i++) {
+        const ash_sweep_unit *u = &units[act ? act[i] : i];
+        double left = m->hp.n_layer - (u->layer > 0 ? u->layer : 0) - 0.5;
+        if (u->roles & 1u << ASH_ROLE_OUTPUT) left = 0;
+        total += left * layer * T;
+    }
+    return total;
+}
+
+void ash_sweep_pass_bytes(const ash_model *m, int n_threads, int T, uint64_t n_act, uint64_t n_chunks, uint64_t *diff, uint64_t *rest) {
+    uint64_t layer = 0;
+    for (int l = 0; l < m->hp.n_layer; l++) {
+        uint64_t n = 0;
+        for (int r = 0; r < ASH_W_COUNT; r++) n += ash_packed_floats(m->layers[l].w[r].n_rows, m->layers[l].w[r].K);
+        layer = ASH_MAX(layer, n);
+    }
+    *diff = n_act * n_chunks * (uint64_t)T * (uint64_t)m->hp.n_embd * 2;
+    *rest = layer * 4 * 2 + layer * 9 / 8 + n_chunks * ash_dref_floats(m, T) * 4 + (uint64_t)n_threads * ash_delta_scratch_floats(m, T) * 4;
+}
+
+/* ---- weights of a layer ---- */
+typedef struct { float *f; uint8_t *q; float *s; } layer_mem;
+
+static ash_status layer_mem_alloc(layer_mem *lm, float **dw, const ash_model *m, ash_error *err) {
+    size_t nf = 0, nq = 0, ns = 0;
+    for (int l = 0; l < m->hp.n_layer; l++) {
+        size_t f = 0, q = 0, s = 0;
+        for (int r = 0; r < ASH_W_COUNT; r++) {
+            const ash_mat *w = &m->layers[l].w[r];
+            f += ash_packed_floats(w->n_rows, w->K);
+            q += ash_dmat_q_bytes(w->n_rows, w->K);
+            s += up16(ash_dmat_s_floats(w->n_rows, w->K));
+        }
+        nf = ASH_MAX(nf, f), nq = ASH_MAX(nq, q), ns = ASH_MAX(ns, s);
+    }
+    lm->f = ash_alloc_aligned(nf * sizeof(float), 64);
+    lm->q = ash_alloc_aligned(nq, 64);
+    lm->s = ash_alloc_aligned(ns * sizeof(float), 64);
+    *dw = ash_alloc_aligned(nf * sizeof(float), 64);
+    if (lm->f && lm->q && lm->s && *dw) return ASH_OK;
+    return ash_fail(err, ASH_E_NOMEM, "out of memory for the weights of a layer");
+}
+
+static void layer_weights(pass *p, const layer_mem *lm, int l) {
+    const ash_exec *e = &p->j->e;
+    float *f = lm->f, *s = lm->s;
+    uint8_t *q = lm->q;
+    for (int r = 0; r < ASH_W_COUNT; r++) {
+        const ash_mat *w = &p->j->m->layers[l].w[r];
+        ash_dmat *d = &p->L.w[r];
+        *d = (ash_dmat){w->K, (w->K + 31) / 32 * 32, w->n_rows, f, q, s};
+        ash_mm_pack(e->k, e->pool, w, f);
+        ash_dmat_build(e, d);
+        f += ash_packed_floats(w->n_rows, w->K);
+        q += ash_dmat_q_bytes(w->n_rows, w->K);
+        s += up16(ash_dmat_s_floats(w->n_rows, w->K));
+    }
+    p->L.layer = l;
+}
+
+/* ---- streams ---- */
+static bool changes(const ash_stream *s, int l) {
+    return s->unit.type != ASH_F32 && (s->unit.roles & ASH_ROLES_LAYER) && (s->unit.layer < 0 || s->unit.layer == l);
+}
+
+static bool alive(const ash_stream *s, int l) { return s->diff && (s->unit.layer < 0 || l >= s->unit.layer); }
+
+static void ref_part(void *ctx, int64_t begin, int64_t end, int ith) {
+    pass *p = ctx;
+    for (int64_t c = begin; c < end; c++) ash_dref_run(&p->L, &p->ref[c], p->scratch + (size_t)ith * p->scratch_floats);
+}
+
+static void delta_part(void *ctx, int64_t begin, int64_t end, int ith) {
+    pass *p = ctx;
+    float *d = p->scratch + (size_t)ith * p->scratch_floats, *scratch = d + up16(p->diff_row);
+    for (int64_t i = begin; i < end; i++) {
+        uint32_t c = (uint32_t)(i / p->n_list);
+        const ash_stream *s = &p->s[p->list[i % p->n_list]];
+        uint16_t *keep = s->diff + c * p->diff_row;
+        const float *dw[ASH_W_COUNT] = {0};
+        if (p->changed)
+            for (int r = 0; r < ASH_W_COUNT; r++)
+                if (s->unit.roles & 1u << r) dw[r] = p->dw[r];
+        if (s->zero) memset(d, 0, p->diff_row * sizeof(float));
+        else ash_vec_from_bf16(d, keep, (int64_t)p->diff_row);
+        ash_delta_run(&p->L, &p->ref[c], dw, s->zero, d, scratch);
+        ash_vec_to_bf16(keep, d, (int64_t)p->diff_row);
+    }
+}
+
+static void run_streams(pass *p, const uint32_t *list, uint32_t n, bool changed) {
+    p->list = list;
+    p->n_list = n;
+    p->changed = changed;
+    ash_pool_run(p->j->e.pool, (int64_t)n * p->n_chunks, 1, delta_part, p);
+    for (uint32_t i = 0; i < n; i++) p->s[list[i]].zero = false;
+}
+
+static const float *imp_of(const ash_sweep_job *j, int l, int r) {
+    return j->im ? ash_imatrix_weights(j->im, j->m->layers[l].name[r], (uint64_t)j->m->layers[l].w[r].K) : NULL;
+}
+
+/* All streams of one type that change this layer: build what the type does to the matrices, then run them. */
+static ash_status run_type(pass *p, int l, ash_dtype type, uint32_t *list, float *dw, ash_error *err) {
+    ash_sweep_job *j = p->j;
+    uint32_t n = 0, roles = 0;
+    for (uint32_t i = 0; i < p->n_streams; i++)
+        if (alive(&p->s[i], l) && changes(&p->s[i], l) && p->s[i].unit.type == type) {
+            list[n++] = i;
+            roles |= p->s[i].unit.roles;
+        }
+    double sums[ASH_W_COUNT][2] = {{0}};
+    for (int r = 0; r < ASH_W_COUNT; r++) {
+        const ash_mat *w = ash_sweep_mat(j->m, l, r);
+        p->dw[r] = NULL;
+        if (!(roles & 1u << r) || !w) continue;
+        ash_status st = ash_change_build(&j->e, w, type, imp_of(j, l, r), dw, sums[r], err);
+        if (st != ASH_OK) return ash_error_prefix(err, "tensor %s", j->m->layers[l].name[r]), st;
+        p->dw[r] = dw;
+        dw += ash_packed_floats(w->n_rows, w->K);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        ash_stream *s = &p->s[list[i]];
+        for (int r = 0; r < ASH_W_COUNT; r++)
+            if (s->unit.roles & 1u << r) {
+                s->err[0] += sums[r][0];
+                s->err[1] += sums[r][1];
+            }
+    }
+    run_streams(p, list, n, true);
+    return ASH_OK;
+}
+
+static ash_status run_layer(pass *p, const layer_mem *lm, int l, uint32_t *list, float *dw, ash_error *err) {
+    layer_weights(p, lm, l);
+    ash_pool_run(p->j->e.pool, p->n_chunks, 1, ref_part, p);
+    uint32_t n = 0;
+    uint64_t types = 0;
+    for (uint32_t i = 0; i < p->n_streams; i++) {
+        if (!alive(&p->s[i], l)) continue;
+        if (changes(&p->s[i], l)) types |= 1ull << p->s[i].unit.type;
+        else if (!p->s[i].zero) list[n++] = i; /* nothing has changed yet: stays equal to the reference */
+    }
+    if (n) run_streams(p, list, n, false);
+    for (int t = 0; t < ASH_DTYPE_MAX; t++)
+        if (types & 1ull << t) ASH_TRY(run_type(p, l, (ash_dtype)t, list, dw, err));
+    return ASH_OK;
+}
+
+/* Differences that exist before the first layer: another embedding table, or the noise control's last bits. */
+static ash_status start_stream(pass *p, ash_stream *s, ash_error *err) {
+    const ash_sweep_job *j = p->j;
+    const ash_model *m = j->m;
+    const int E = m->hp.n_embd;
+    const size_t n = p->diff_row;
+    ash_status st = ASH_OK;
+    float *d = ash_alloc(n * sizeof(float)), *row = ash_alloc((size_t)E * sizeof(float)), *one = ash_alloc((size_t)E * sizeof(float)),
+          *tmp = ash_alloc(ash_change_row_floats(E) * sizeof(float));
+    if (!d || !row || !one || !tmp) {
+        st = ash_fail(err, ASH_E_NOMEM, "out of memory for a stream");
+        goto done;
+    }
+    const float *imp = j->im ? ash_imatrix_weights(j->im, m->embd_name, (uint64_t)E) : NULL;
+    for (uint32_t c = 0; c < p->n_chunks; c++) {
+        for (int t = 0; t < p->j->T; t++) {
+            float *dt = d + (size_t)t * (size_t)E;
+            if (s->kind == ASH_STREAM_NOISE) {
+                for (int i = 0; i < E; i++) dt[i] = p->ref[c].x[(size_t)t * (size_t)E + (size_t)i] * ((t * 31 + i * 7) % 3 - 1) * 0x1p-24f;
+                continue;
+            }
+            ash_token tok = j->tok[(size_t)(p->c0 + c) * (size_t)j->T + (size_t)t];
+            j->e.k->decode[m->embd.type](m->embd.data + (size_t)tok * m->embd.row_bytes, row, E);
+            ASH_TRY_GOTO(ash_change_row(j->e.k, row, s->unit.type, imp, E, one, tmp, err), done);
+            for (int i = 0; i < E; i++) {
+                dt[i] = (one[i] - row[i]) * m->hp.embd_scale;
+                double im = imp ? (double)imp[i] : 1, e = (double)one[i] - (double)row[i];
+                s->err[0] += im * e * e; /* over the rows that occur */
+                s->err[1] += im * (double)row[i] * (double)row[i];
+            }
+        }
+        ash_vec_to_bf16(s->diff + c * n, d, (int64_t)n);
+    }
+    s->zero = false;
+done:
+    ash_free(d);
+    ash_free(row);
+    ash_free(one);
+    ash_free(tmp);
+    return st;
+}
+
+static ash_status setup_streams(pass *p, const uint32_t *act, uint32_t n_act, bool controls, ash_error *err) {
+    ash_sweep_job *j = p->j;
+    p->n_streams = n_act + (controls ? 2 : 0);
+    p->s = ash_calloc(p->n_streams, sizeof *p->s);
+    if (!p->s) return ash_fail(err, ASH_E_NOMEM, "out of memory for %u streams", p->n_streams);
+    for (uint32_t i = 0; i < p->n_streams; i++) {
+        ash_stream *s = &p->s[i];
+        *s = (ash_stream){.kind = i < n_act ? ASH_STREAM_UNIT : i == n_act ? ASH_STREAM_IDENTITY : ASH_STREAM_NOISE, .zero = true};
+        s->unit = i < n_act ? j->units[act[i]] : (ash_sweep_unit){-1, ASH_ROLES_LAYER, ASH_F32};
+        s->table = s->unit.type != ASH_F32 && (s->unit.roles & (1u << ASH_ROLE_OUTPUT | (j->m->tied ? 1u << ASH_ROLE_EMBD : 0u)));
+        if (s->unit.roles != 1u << ASH_ROLE_OUTPUT) s->diff = p->diff + (size_t)i * p->n_chunks * p->diff_row;
+    }
+    for (uint32_t i = 0; i < p->n_streams; i++) {
+        ash_stream *s = &p->s[i];
+        if (s->kind == ASH_STREAM_NOISE || (s->unit.roles & 1u << ASH_ROLE_EMBD)) ASH_TRY(start_stream(p, s, err));
+        if (s->kind == ASH_STREAM_IDENTITY) { /* goes through all the arithmetic with a difference of zero */
+            memset(s->diff, 0, p->n_chunks * p->diff_row * sizeof *s->diff);
+            s->zero = false;
+        }
+    }
+    return ASH_OK;
+}
+
+static ash_status make_rope(pass *p, float *cs[ASH_ROPE_KINDS], ash_error *err) {
+    const ash_hparams *hp = &p->j->m->hp;
+    for (int kind = 0; kind < hp->n_rope; kind++) {
+        const ash_rope *r = &hp->rope[kind];
+        cs[kind] = ash_alloc_aligned((size_t)p->j->T * (size_t)r->n_rot * sizeof(float) + 64, 64);
+        if (!cs[kind]) return ash_fail(err, ASH_E_NOMEM, "out of memory for rotations");
+        for (int t = 0; t < p->j->T; t++)
+            for (int i = 0; i < r->n_rot / 2; i++) {
+                double a = (double)r->freq[i] * t;
+                cs[kind][(size_t)t * (size_t)r->n_rot + 2 * (size_t)i] = (float)cos(a) * r->magnitude;
+                cs[kind][(size_t)t * (size_t)r->n_rot + 2 * (size_t)i + 1] = (float)sin(a) * r->magnitude;
+            }
+        p->L.cs[kind] = cs[kind];
+    }
+    return ASH_OK;
+}
+
+ash_status ash_sweep_pass(ash_sweep_job *j, const uint32_t *act, uint32_t n_act, uint32_t c0, uint32_t n_chunks, bool controls, ash_error *err) {
+    ash_status st = ASH_OK;
+    const ash_model *m = j->m;
+    pass p = {.j = j, .n_chunks = n_chunks, .c0 = c0, .diff_row = (size_t)j->T * (size_t)m->hp.n_embd};
+    p.L = (ash_dlayer){.m = m, .k = j->e.k, .T = j->T, .exact = j->exact};
+    layer_mem lm = {0};
+    float *dw = NULL, *refs = NULL, *cs[ASH_ROPE_KINDS] = {0};
+    uint32_t *list = NULL;
+    uint64_t diff_bytes, rest_bytes;
+    ash_sweep_pass_bytes(m, j->e.n_threads, j->T, (uint64_t)n_act + (controls ? 2 : 0), n_chunks, &diff_bytes, &rest_bytes);
+    bool spill = diff_bytes > j->o.mem_bytes;
+    size_t rf = ash_dref_floats(m, j->T);
+    p.scratch_floats = up16(p.diff_row) + ash_delta_scratch_floats(m, j->T);
+    if (spill) {
+        void *map = NULL;
+        ASH_TRY(ash_spill_map(j->o.spill_dir ? j->o.spill_dir : ".", diff_bytes, &map, err));
+        p.diff = map;
+    } else {
+        p.diff = ash_alloc_aligned(diff_bytes, 64);
+    }
+    p.scratch = ash_alloc_aligned((size_t)j->e.n_threads * p.scratch_floats * sizeof(float), 64);
+    refs = ash_alloc_aligned(n_chunks * rf * sizeof(float), 64);
+    p.ref = ash_calloc(n_chunks, sizeof *p.ref);
+    list = ash_calloc((size_t)n_act + 2, sizeof *list);
+    if (!p.diff || !p.scratch || !refs || !p.ref || !list) {
+        st = ash_fail(err, ASH_E_NOMEM, "out of memory for a pass of %u units over %u chunks", n_act, n_chunks);
+        goto done;
+    }
+    ASH_TRY_GOTO(layer_mem_alloc(&lm, &dw, m, err), done);
+    ASH_TRY_GOTO(make_rope(&p, cs, err), done);
+    for (uint32_t c = 0; c < n_chunks; c++) {
+        ash_dref_place(&p.ref[c], m, j->T, refs + c * rf);
+        ash_embed_tokens(m, j->e.k, j->tok + (size_t)(c0 + c) * (size_t)j->T, j->T, p.ref[c].x);
+    }
+    ASH_TRY_GOTO(setup_streams(&p, act, n_act, controls, err), done);
+    double macs = ash_sweep_macs(m, j->T, j->units, act, n_act) * n_chunks;
+    for (int l = 0; l < m->hp.n_layer; l++) {
+        double f = (double)l / m->hp.n_layer; /* live streams grow with depth: work done goes with the square */
+        ASH_TRY_GOTO(ash_progress_at(&j->o.progress, "sweep", j->work_done + macs * f * f, j->work_total, NULL, err), done);
+        ASH_TRY_GOTO(run_layer(&p, &lm, l, list, dw, err), done);
+    }
+    ASH_TRY_GOTO(ash_progress_at(&j->o.progress, "sweep", j->work_done + macs, j->work_total, NULL, err), done);
+    /* the layers' memory is free for the head's blocks */
+    ash_free(lm.f);
+    ash_free(dw);
+    lm.f = dw = NULL;
+    st = ash_sweep_score(j, p.s, p.n_streams, p.ref, c0, n_chunks, err);
+    if (st != ASH_OK) goto done;
+    for (uint32_t i = 0; i < p.n_streams; i++) {
+        const ash_stream *s = &p.s[i];
+        if (s->kind == ASH_STREAM_UNIT) {
+            ash_sweep_state *u = &j->book.u[act[i]];
+            for (uint32_t c = 0; c < n_chunks; c++) u->kld[u->n + c] = s->kld[c];
+            u->n += n_chunks;
+            if (!u->encoded) u->rel_err = s->err[1] > 0 ? s->err[0] / s->err[1] : 0;
+            u->encoded = 1;
+        } else {
+            double mean = 0;
+            for (uint32_t c = 0; c < n_chunks; c++) mean += s->kld[c] / n_chunks;
+            *(s->kind == ASH_STREAM_IDENTITY ? &j->book.identity : &j->book.noise) = mean;
+        }
+    }
+    j->book.n_chunks += n_chunks;
+    j->work_done += macs;
+done:
+    for (uint32_t i = 0; p.s && i < p.n_streams; i++) ash_free(p.s[i].kld);
+    ash_free(p.s);
+    if (spill) ash_spill_unmap(p.diff, diff_bytes);
+    else ash_free(p.diff);
+    ash_free(p.scratch);
+    ash_free(refs);
+    ash_free(p.ref);
+    ash_free(list);
+    ash_free(lm.f);
+    ash_free(lm.q);
+    ash_free(lm.s);
+    ash_free(dw);
+    for (int i = 0; i < ASH_ROPE_KINDS; i++) ash_free(cs[i]);
+    return st;
+}

@@ -1,0 +1,22 @@
+/* sweep_score.h - from final differences to KL divergence per stream and chunk. */
+#ifndef ASH_EVAL_SWEEP_SCORE_H
+#define ASH_EVAL_SWEEP_SCORE_H
+
+#include "eval/sweep_int.h"
+
+typedef enum { ASH_STREAM_UNIT, ASH_STREAM_IDENTITY, ASH_STREAM_NOISE } ash_stream_kind;
+
+typedef struct {
+    ash_sweep_unit unit;
+    ash_stream_kind kind;
+    bool zero;          /* equal to the reference so far */
+    bool table;         /* the head's rows change too */
+    uint16_t *diff;     /* [chunk][T][n_embd] bfloat16; NULL: hidden states never differ */
+    double err[2];      /* weighted squared error and squared weights */
+    double *kld;        /* [n_chunks] out; owned */
+} ash_stream;
+
+/* ref[c].x is the residual leaving the last layer. Fills s[i].kld. */
+ash_status ash_sweep_score(ash_sweep_job *j, ash_stream *s, uint32_t n_streams, const ash_dref *ref, uint32_t c0, uint32_t n_chunks, ash_error *err);
+
+#endif

@@ -1,0 +1,358 @@
+/* test_sweep.c - the sweep on tiny models: identity, differences against the direct way, the support-set estimate against
+ * the whole vocabulary, checkpoint and resume. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "eval/support.h"
+#include "eval/sweep_int.h"
+#include "eval/vec.h"
+
+static ash_model *load(const char *name) {
+    char path[512];
+    ash_error e;
+    ash_model *m = NULL;
+    snprintf(path, sizeof path, "%s/golden/%s/model.gguf", getenv("ASH_TEST_DATA"), name);
+    if (ash_model_load(&m, path, &e) != ASH_OK) fail_msg("%s", e.msg);
+    return m;
+}
+
+/* Tokens of a deterministic babble. */
+static ash_eval_text babble(const ash_model *m, size_t n) {
+    ash_eval_text t = {.n = n, .bos = -1};
+    t.tokens = ash_calloc(n, sizeof *t.tokens);
+    ash_rng r;
+    ash_rng_seed(&r, 7);
+    for (size_t i = 0; i < n; i++) t.tokens[i] = (ash_token)ash_rng_below(&r, (uint64_t)m->hp.n_vocab);
+    return t;
+}
+
+/* ---- the direct way: all layers anew with one matrix replaced, KL over the whole vocabulary ---- */
+static void direct_hidden(const ash_model *m, const ash_exec *e, const ash_token *tok, int T, const ash_sweep_unit *u, float *out) {
+    size_t E = (size_t)m->hp.n_embd;
+    float *x = ash_alloc_aligned((size_t)T * E * 4, 64), *scratch = ash_alloc_aligned(ash_layer_scratch_floats(m, T) * 4 + 64, 64);
+    ash_embed_tokens(m, e->k, tok, T, x);
+    for (int l = 0; l < m->hp.n_layer; l++) {
+        float *p[ASH_W_COUNT];
+        for (int r = 0; r < ASH_W_COUNT; r++) {
+            const ash_mat *w = &m->layers[l].w[r];
+            size_t n = ash_packed_floats(w->n_rows, w->K);
+            p[r] = ash_alloc_aligned(n * 4, 64);
+            ash_mm_pack(e->k, e->pool, w, p[r]);
+            if (u && u->type != ASH_F32 && (u->layer < 0 || u->layer == l) && u->roles & 1u << r) {
+                float *d = ash_alloc_aligned(n * 4, 64);
+                double sums[2] = {0};
+                assert_int_equal(ash_change_build(e, w, u->type, NULL, d, sums, NULL), ASH_OK);
+                for (size_t i = 0; i < n; i++) p[r][i] += d[i];
+                ash_free(d);
+            }
+        }
+        ash_layer_apply(m, e->k, l, (const float *const *)p, x, T, scratch, NULL, NULL);
+        for (int r = 0; r < ASH_W_COUNT; r++) ash_free(p[r]);
+    }
+    ash_final_norm(m, e->k, x, T, out);
+    ash_free(x);
+    ash_free(scratch);
+}
+
+static double direct_kld(const ash_model *m, const ash_exec *e, const ash_token *tok, int T, int skip, const ash_sweep_unit *u) {
+    size_t E = (size_t)m->hp.n_embd, V = (size_t)m->hp.n_vocab;
+    float *a = ash_alloc_aligned((size_t)T * E * 4, 64), *b = ash_alloc_aligned((size_t)T * E * 4, 64);
+    float *la = ash_alloc_aligned((size_t)T * V * 4, 64), *lb = ash_alloc_aligned((size_t)T * V * 4, 64);
+    void *s = ash_alloc_aligned(ash_head_scratch_bytes(e, m), 64);
+    direct_hidden(m, e, tok, T, NULL, a);
+    direct_hidden(m, e, tok, T, u, b);
+    ash_head_logits(e, m, a, T, la, s);
+    ash_head_logits(e, m, b, T, lb, s);
+    double sum = 0;
+    for (int t = skip; t < T; t++) {
+        const float *p = la + (size_t)t * V, *q = lb + (size_t)t * V;
+        double zp = 0, zq = 0, kl = 0;
+        for (size_t i = 0; i < V; i++) zp += exp((double)p[i]), zq += exp((double)q[i]);
+        for (size_t i = 0; i < V; i++) kl += exp((double)p[i]) / zp * ((double)p[i] - log(zp) - (double)q[i] + log(zq));
+        sum += kl;
+    }
+    ash_free(a), ash_free(b), ash_free(la), ash_free(lb), ash_free(s);
+    return sum / (T - skip);
+}
+
+enum { T = 40, SKIP = 4, CHUNKS = 3 };
+
+static ash_sweep_job job_for(ash_model *m, const ash_eval_text *t, const ash_sweep_unit *u, uint32_t n) {
+    ash_sweep_job j = {.m = m, .units = u, .T = T};
+    j.o = ash_sweep_defaults();
+    j.o.n_ctx = T;
+    j.o.skip = SKIP;
+    j.o.max_chunks = j.o.min_chunks = CHUNKS;
+    j.tok = t->tokens;
+    assert_int_equal(ash_exec_init(&j.e, 2, -1, NULL), ASH_OK);
+    assert_int_equal(ash_book_init(&j.book, n, CHUNKS, 1, NULL), ASH_OK);
+    return j;
+}
+
+static void check_model(const char *name) {
+    ash_model *m = load(name);
+    ash_eval_text t = babble(m, T * CHUNKS);
+    ash_sweep_unit u[16];
+    uint32_t n = 0;
+    for (int r = 0; r < ASH_ROLE_N_LAYER; r++) u[n++] = (ash_sweep_unit){r % m->hp.n_layer, 1u << r, ASH_Q4_0};
+    u[n++] = (ash_sweep_unit){m->hp.n_layer - 1, 1u << ASH_ROLE_DOWN, ASH_Q8_0};
+    u[n++] = (ash_sweep_unit){0, ASH_ROLES_LAYER, ASH_Q4_0};
+    u[n++] = (ash_sweep_unit){-1, 1u << ASH_ROLE_V, ASH_Q4_0};
+    u[n++] = (ash_sweep_unit){0, 1u << ASH_ROLE_Q, ASH_F32};
+    for (int exact = 1; exact >= 0; exact--) {
+        ash_sweep_job j = job_for(m, &t, u, n);
+        j.exact = exact;
+        ash_error e = {0};
+        if (ash_sweep_pass(&j, (uint32_t[]){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, n, 0, CHUNKS, true, &e) != ASH_OK) fail_msg("%s", e.msg);
+        assert_true(j.book.identity == 0);
+        assert_true(j.book.noise >= 0 && j.book.noise < 1e-9);
+        assert_true(j.book.u[n - 1].kld[0] == 0);
+        for (uint32_t i = 0; i + 1 < n; i++)
+            for (uint32_t c = 0; c < CHUNKS; c++) {
+                double want = direct_kld(m, &j.e, t.tokens + c * T, T, SKIP, &u[i]), got = j.book.u[i].kld[c], rel = fabs(got / want - 1);
+                if (rel > (exact ? 0.01 : 0.03)) /* the kept differences are bfloat16 either way */
+                    fail_msg("%s unit %u chunk %u exact %d: %g, direct %g", name, i, c, exact, got, want);
+            }
+        ash_book_free(&j.book);
+        ash_exec_free(&j.e);
+    }
+    ash_free(t.tokens);
+    ash_model_free(m);
+}
+
+static void differences_match_direct(void **state) {
+    (void)state;
+    check_model("llama");
+    check_model("llama-tied");
+    check_model("gemma3");
+    check_model("qwen3");
+}
+
+/* ---- support sets ---- */
+static void support_estimates_kl(void **state) {
+    (void)state;
+    enum { V = 20000, REPS = 40 };
+    float *p = ash_alloc(V * 4), *d = ash_alloc(V * 4), ds[ASH_SUP_N];
+    ash_rng r;
+    ash_rng_seed(&r, 3);
+    double sum_est = 0, sum_true = 0, worst = 0;
+    for (int rep = 0; rep < REPS; rep++) {
+        double zp = 0, zq = 0, kl = 0;
+        for (int i = 0; i < V; i++) {
+            double g = 0;
+            for (int k = 0; k < 6; k++) g += ash_rng_f64(&r) - 0.5;
+            p[i] = (float)(g * 3.2); /* flat: much of the mass lies in the tail */
+            d[i] = (float)((ash_rng_f64(&r) - 0.5) * 0.1);
+            zp += exp((double)p[i]);
+        }
+        for (int i = 0; i < V; i++) zq += exp((double)p[i] + (double)d[i]);
+        for (int i = 0; i < V; i++) kl += exp((double)p[i]) / zp * (log(zq) - log(zp) - (double)d[i]);
+        ash_support s;
+        ash_support_choose(&s, p, log(zp), V, (uint64_t)rep);
+        assert_in_range(s.n, 1, ASH_SUP_N);
+        double w = 0;
+        for (int i = 0; i < s.n; i++) {
+            assert_in_range(s.id[i], 0, V - 1);
+            ds[i] = d[s.id[i]];
+            w += (double)s.w[i];
+        }
+        assert_true(fabs(w - 1) < 1e-5);
+        double est = ash_vec_kl(s.w, ds, s.n);
+        assert_true(est >= 0);
+        sum_est += est;
+        sum_true += kl;
+        worst = fmax(worst, fabs(est / kl - 1));
+    }
+    assert_true(fabs(sum_est / sum_true - 1) < 0.02);
+    assert_true(worst < 0.25);
+    memset(ds, 0, sizeof ds);
+    ash_support s;
+    ash_support_choose(&s, p, 0, V, 1);
+    assert_true(ash_vec_kl(s.w, ds, s.n) == 0);
+    ash_free(p);
+    ash_free(d);
+}
+
+static void small_kl_keeps_its_digits(void **state) {
+    (void)state;
+    float w[ASH_SUP_N], d[ASH_SUP_N];
+    ash_rng r;
+    ash_rng_seed(&r, 5);
+    for (double size = 1e-4; size < 10; size *= 10) {
+        double sw = 0, z = 0, mean = 0;
+        for (int i = 0; i < ASH_SUP_N; i++) sw += (double)(w[i] = (float)ash_rng_f64(&r));
+        for (int i = 0; i < ASH_SUP_N; i++) {
+            w[i] = (float)((double)w[i] / sw);
+            d[i] = (float)(3 + size * (ash_rng_f64(&r) - 0.5));
+        }
+        sw = 0;
+        for (int i = 0; i < ASH_SUP_N; i++) sw += (double)w[i];
+        for (int i = 0; i < ASH_SUP_N; i++) mean += (double)w[i] / sw * (double)d[i];
+        for (int i = 0; i < ASH_SUP_N; i++) z += (double)w[i] / sw * expm1((double)d[i] - mean);
+        double want = log1p(z), got = ash_vec_kl(w, d, ASH_SUP_N);
+        assert_true(fabs(got / want - 1) < 1e-4);
+    }
+}
+
+/* ---- whole sweeps ---- */
+static ash_sweep_opts small_opts(void) {
+    ash_sweep_opts o = ash_sweep_defaults();
+    o.n_ctx = 24;
+    o.skip = 4;
+    o.min_chunks = 8;
+    o.max_chunks = 14;
+    o.until = 0.1;
+    o.n_threads = 2;
+    return o;
+}
+
+static ash_sweep_result sweep(ash_model *m, const ash_eval_text *t, const ash_sweep_unit *u, size_t n, const ash_sweep_opts *o) {
+    ash_sweep_result r;
+    ash_error e = {0};
+    if (ash_sweep_run(&r, m, t, NULL, u, n, o, &e) != ASH_OK) fail_msg("%s", e.msg);
+    return r;
+}
+
+static void same_rows(const ash_sweep_result *a, const ash_sweep_result *b) {
+    assert_int_equal(a->n_rows, b->n_rows);
+    for (size_t i = 0; i < a->n_rows; i++) {
+        assert_true(a->rows[i].kld == b->rows[i].kld);
+        assert_true(a->rows[i].half == b->rows[i].half);
+        assert_true(a->rows[i].rel_err == b->rows[i].rel_err);
+        assert_int_equal(a->rows[i].n_chunks, b->rows[i].n_chunks);
+    }
+}
+
+static void tables_and_tensors(void **state) {
+    (void)state;
+    const char *names[] = {"llama", "llama-tied"};
+    for (int k = 0; k < 2; k++) {
+        ash_model *m = load(names[k]);
+        ash_eval_text t = babble(m, 1000);
+        ash_sweep_unit *u;
+        size_t n;
+        const ash_dtype types[] = {ASH_Q4_0}, tables[] = {ASH_Q8_0, ASH_Q4_0, ASH_F32};
+        assert_int_equal(ash_sweep_units(&u, &n, m, 't', types, 1, tables, 3, NULL), ASH_OK);
+        assert_int_equal(n, (size_t)m->hp.n_layer * 7 + (m->tied ? 3 : 6));
+        ash_sweep_opts o = small_opts();
+        ash_sweep_result r = sweep(m, &t, u, n, &o);
+        o.n_threads = 1;
+        ash_sweep_result r1 = sweep(m, &t, u, n, &o);
+        same_rows(&r, &r1);
+        assert_true(r.identity == 0);
+        for (size_t i = 0; i < n; i++) {
+            if (u[i].type == ASH_F32) assert_true(r.rows[i].kld == 0);
+            else assert_true(r.rows[i].kld > 0 && r.rows[i].n_chunks >= 8 && r.rows[i].bytes > 0 && r.rows[i].rel_err > 0);
+            if (r.rows[i].n_chunks < 14) assert_true(r.rows[i].half <= 0.1 * r.rows[i].kld);
+        }
+        size_t q8 = n - (m->tied ? 3 : 6); /* the table at 8 bits loses less than at 4 */
+        assert_true(r.rows[q8].kld < r.rows[q8 + (m->tied ? 1 : 2)].kld);
+        char *json;
+        size_t len;
+        assert_int_equal(ash_sweep_json(&r, m, &json, &len, NULL), ASH_OK);
+        assert_non_null(strstr(json, "\"noise_floor\""));
+        ash_text_free(json);
+        ash_sweep_result_free(&r);
+        ash_sweep_result_free(&r1);
+        ash_sweep_units_free(u);
+        ash_free(t.tokens);
+        ash_model_free(m);
+    }
+}
+
+typedef struct { int passes, stop_at; } stopper;
+
+static bool stop_later(void *ctx, const char *stage, double done, double total, const char *note) {
+    (void)stage, (void)done, (void)total, (void)note;
+    stopper *s = ctx;
+    return ++s->passes != s->stop_at;
+}
+
+static void resume_gives_the_same(void **state) {
+    (void)state;
+    ash_model *m = load("llama");
+    ash_eval_text t = babble(m, 1000);
+    ash_sweep_unit *u;
+    size_t n;
+    const ash_dtype types[] = {ASH_Q4_0};
+    assert_int_equal(ash_sweep_units(&u, &n, m, 't', types, 1, NULL, 0, NULL), ASH_OK);
+    ash_sweep_opts o = small_opts();
+    o.mem_bytes = (n + 2) * 24 * (uint64_t)m->hp.n_embd * 2 * 4; /* four chunks a pass */
+    ash_sweep_result whole = sweep(m, &t, u, n, &o), r;
+    const char *part = "resume.part";
+    unlink(part);
+    o.checkpoint = part;
+    stopper s = {0, 2 * m->hp.n_layer};
+    o.progress = (ash_progress){stop_later, &s};
+    ash_error e = {0};
+    assert_int_equal(ash_sweep_run(&r, m, &t, NULL, u, n, &o, &e), ASH_E_CANCELLED);
+    assert_int_equal(access(part, R_OK), 0);
+    s = (stopper){0, -1};
+    r = sweep(m, &t, u, n, &o);
+    same_rows(&whole, &r);
+    ash_sweep_result_free(&r);
+    /* another job's checkpoint is refused; a damaged one too */
+    o.seed = 99;
+    assert_int_equal(ash_sweep_run(&r, m, &t, NULL, u, n, &o, &e), ASH_E_STATE);
+    o.seed = 1;
+    FILE *f = fopen(part, "r+b");
+    fseek(f, 60, SEEK_SET);
+    fputc(0x5a, f);
+    fclose(f);
+    assert_int_equal(ash_sweep_run(&r, m, &t, NULL, u, n, &o, &e), ASH_E_FORMAT);
+    unlink(part);
+    /* differences on disk change nothing but the number of chunks in a pass */
+    o.checkpoint = NULL;
+    o.mem_bytes = 1;
+    o.until = 1e-9;
+    r = sweep(m, &t, u, n, &o);
+    o.mem_bytes = 0;
+    ash_sweep_result mem = sweep(m, &t, u, n, &o);
+    same_rows(&mem, &r);
+    ash_sweep_result_free(&mem);
+    ash_sweep_result_free(&r);
+    ash_sweep_result_free(&whole);
+    ash_sweep_cost c;
+    assert_int_equal(ash_sweep_estimate(&c, m, u, n, &o, &e), ASH_OK);
+    assert_true(c.seconds > 0 && c.mem_bytes > 0);
+    ash_sweep_units_free(u);
+    ash_free(t.tokens);
+    ash_model_free(m);
+}
+
+static void bad_jobs_are_refused(void **state) {
+    (void)state;
+    ash_model *m = load("llama-tied");
+    ash_eval_text t = babble(m, 500), little = {.tokens = t.tokens, .n = 20};
+    ash_sweep_opts o = small_opts();
+    ash_sweep_result r;
+    ash_error e;
+    ash_sweep_unit u = {m->hp.n_layer, 1, ASH_Q4_0};
+    assert_int_equal(ash_sweep_run(&r, m, &t, NULL, &u, 1, &o, &e), ASH_E_USAGE);
+    u = (ash_sweep_unit){-1, 1u << ASH_ROLE_OUTPUT, ASH_Q4_0};
+    assert_int_equal(ash_sweep_run(&r, m, &t, NULL, &u, 1, &o, &e), ASH_E_USAGE);
+    u = (ash_sweep_unit){0, 1, ASH_I32};
+    assert_int_equal(ash_sweep_run(&r, m, &t, NULL, &u, 1, &o, &e), ASH_E_UNSUPPORTED);
+    u.type = ASH_Q4_0;
+    assert_int_equal(ash_sweep_run(&r, m, &little, NULL, &u, 1, &o, &e), ASH_E_RANGE);
+    o.n_ctx = 4;
+    assert_int_equal(ash_sweep_run(&r, m, &t, NULL, &u, 1, &o, &e), ASH_E_USAGE);
+    assert_int_equal(ash_role_parse("ffn_up", 6), ASH_ROLE_UP);
+    assert_int_equal(ash_role_parse("ffn", 3), -1);
+    ash_free(t.tokens);
+    ash_model_free(m);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(support_estimates_kl), cmocka_unit_test(small_kl_keeps_its_digits), cmocka_unit_test(differences_match_direct),
+        cmocka_unit_test(tables_and_tensors),   cmocka_unit_test(resume_gives_the_same),     cmocka_unit_test(bad_jobs_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -81,7 +81,7 @@ static double direct_kld(const ash_model *m, const ash_exec *e, const ash_token 
     return sum / (T - skip);
 }
 
-enum { T = 40, SKIP = 4, CHUNKS = 3 };
+enum { T = 28, SKIP = 4, CHUNKS = 2 };
 
 static ash_sweep_job job_for(ash_model *m, const ash_eval_text *t, const ash_sweep_unit *u, uint32_t n) {
     ash_sweep_job j = {.m = m, .units = u, .T = T};

@@ -199,6 +199,11 @@ ash_status ash_eval_measure(ash_eval_result *res, ash_model *m, const ash_eval_t
         r.tok = ref->tok;
         add_bos = ref->add_bos;
         bos = ref->bos;
+        if (ref->rows) { /* a base file does not say whether its chunks start with BOS: the model does */
+            const ash_vocab *v = ash_model_vocab(m, NULL);
+            add_bos = v && ash_vocab_add_bos(v);
+            bos = v ? ash_vocab_bos(v) : -1;
+        }
         if (t && (t->n < (size_t)r.n_ctx * r.n_chunks || memcmp(t->tokens, ref->tok, (size_t)r.n_ctx * r.n_chunks * sizeof *ref->tok) != 0))
             return ash_fail(err, ASH_E_FORMAT, "the text is not the one the reference was made from (or the tokenizers differ)");
     } else {

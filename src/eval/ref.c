@@ -80,11 +80,6 @@ ash_status ash_eval_ref_open(ash_eval_ref **out, const char *path, ash_model *m,
     if (r->map.n >= 8 && memcmp(r->map.p, "_logits_", 8) == 0) {
         st = ash_base_parse(r, r->map.p, r->map.n, err);
         if (st != ASH_OK) ash_error_prefix(err, "%s", path);
-        if (st == ASH_OK && m) { /* the file does not say whether its chunks start with BOS: the model does */
-            const ash_vocab *v = ash_model_vocab(m, NULL);
-            r->add_bos = v && ash_vocab_add_bos(v);
-            r->bos = v ? ash_vocab_bos(v) : -1;
-        }
         goto done;
     }
     st = ash_aref_parse(r, r->map.p, r->map.n, err);

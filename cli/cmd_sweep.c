@@ -15,6 +15,7 @@ static bool dry_run;
 
 static const opt_def options[] = {
     {OPT_STR, 0, "calib", "FILE", "Text to measure on (default: the wikitext-2 validation text that ships with the program).", &calib},
+    {OPT_STR, 0, "text", "FILE", "The same as --calib.", &calib},
     {OPT_STR, 0, "types", "A,B", "Types to try on every matrix.", &types_arg},
     {OPT_STR, 0, "table-types", "A,B", "Types to try on the embedding and the head.", &table_arg},
     {OPT_STR, 0, "imatrix", "FILE", "Importance weights for the encoders (default: collected here from 64 chunks of the text).", &im_path},

@@ -316,12 +316,154 @@ static void test_qk_pv(void **s) {
     }
 }
 
+
+static void test_decode(void **s) {
+    (void)s;
+    const ash_kern *k0 = ash_kern_get(ASH_CPU_SCALAR);
+    for (int t = 0; t < ASH_DTYPE_MAX; t++) {
+        if (!k0->decode[t]) continue;
+        const ash_dtype_info *ti = ash_dtype_get(t);
+        for (int c = 0; c < 8; c++) {
+            int64_t n = (int64_t)ti->block_elems * (c + 1) + (ti->block_elems == 1 ? 13 * c : 0);
+            size_t bytes = (size_t)n / ti->block_elems * ti->block_bytes;
+            guard gb, gy;
+            uint8_t *src = guard_new(&gb, bytes, 0);
+            float *y = guard_new(&gy, (size_t)n * 4, 0), *ref = malloc((size_t)n * 4);
+            for (size_t i = 0; i < bytes; i++) src[i] = (uint8_t)ash_rng_u64(&rng);
+            k0->decode[t](src, ref, n);
+            for (size_t l = 0; l < ASH_ARRAY_LEN(levels); l++) {
+                if (!level_table(l)) continue;
+                level_table(l)->decode[t](src, y, n);
+                assert_same(ti->name, y, ref, n);
+            }
+            free(ref);
+            guard_free(&gb), guard_free(&gy);
+        }
+    }
+}
+
+/* One token and head at a time from the one-row kernels, as kern.h describes it. */
+static void attn_plain(const ash_kern *k, const ash_attn *a, int t, int h, float *out) {
+    float q[256], *sc = malloc(sizeof(float) * (size_t)(a->seg[0].n + (a->n_seg > 1 ? a->seg[1].n : 0)));
+    for (int d = 0; d < a->hd; d++) q[d] = a->q[t * a->ldq + h * a->hd + d] * a->scale;
+    size_t es = a->f16 ? 2 : 4;
+    int n = a->hi[t] - a->lo[t];
+    memset(out, 0, (size_t)a->hd * 4);
+    for (int pass = 0; pass < 2; pass++) {
+        for (int g = 0, base = 0; g < a->n_seg; base += a->seg[g].n, g++) {
+            int b = ASH_MAX(a->lo[t] - base, 0), e = ASH_MIN(a->hi[t] - base, a->seg[g].n), at = base + b - a->lo[t];
+            if (b >= e) continue;
+            const char *kp = (const char *)a->seg[g].k + (size_t)(b * a->seg[g].ldk) * es;
+            const char *vp = (const char *)a->seg[g].v + (size_t)(b * a->seg[g].ldv) * es;
+            if (pass == 0) (a->f16 ? k->qk_f16 : k->qk_f32)(q, kp, a->seg[g].ldk, e - b, a->hd, 1.0f, sc + at);
+            else (a->f16 ? k->pv_f16 : k->pv_f32)(sc + at, vp, a->seg[g].ldv, e - b, a->hd, out);
+        }
+        if (pass == 0) {
+            if (a->cap > 0) k->softcap(sc, n, a->cap);
+            k->softmax(sc, n);
+        }
+    }
+    free(sc);
+}
+
+static void test_attn(void **s) {
+    (void)s;
+    for (int c = 0; c < 48; c++) {
+        static const int hds[] = {64, 16, 80, 256, 20};
+        int hd = hds[c % 5], group = 1 + (int)ash_rng_below(&rng, 5), nq = 1 + (int)ash_rng_below(&rng, c % 3 ? 6 : 60), f16 = c & 1;
+        int past = (int)ash_rng_below(&rng, c % 7 ? 50 : 1500), window = c % 4 == 1 ? 1 + (int)ash_rng_below(&rng, 40) : 0;
+        int n_keys = past + nq, split = c % 3 == 2 ? (int)ash_rng_below(&rng, (uint64_t)n_keys) : n_keys;
+        size_t nk = (size_t)n_keys * (size_t)hd, es = f16 ? 2 : 4, nqf = (size_t)(nq * group * hd);
+        guard gk, gv, gq, go, gs;
+        char *kk = guard_new(&gk, nk * es, 0), *vv = guard_new(&gv, nk * es, 0);
+        float *q = guard_new(&gq, nqf * 4, 0), *out = guard_new(&go, nqf * 4, 0), ref[256];
+        for (size_t i = 0; i < nk; i++) {
+            float a = frand() * 3, b = frand();
+            uint16_t ha = ash_f32_to_f16(a), hb = ash_f32_to_f16(b);
+            memcpy(kk + i * es, f16 ? (void *)&ha : (void *)&a, es), memcpy(vv + i * es, f16 ? (void *)&hb : (void *)&b, es);
+        }
+        for (size_t i = 0; i < nqf; i++) q[i] = frand() * 3;
+        int lo[64], hi[64];
+        for (int t = 0; t < nq; t++) hi[t] = past + t + 1, lo[t] = window ? ASH_MAX(0, hi[t] - window) : 0;
+        ash_attn a = {.f16 = f16, .hd = hd, .n_seg = split < n_keys ? 2 : 1, .group = group, .n_q = nq, .q = q, .ldq = group * hd, .out = out,
+                      .ldo = group * hd, .lo = lo, .hi = hi, .scale = 0.11f, .cap = c % 5 == 3 ? 20.0f : 0,
+                      .seg = {{kk, vv, hd, hd, split}, {kk + (size_t)split * (size_t)hd * es, vv + (size_t)split * (size_t)hd * es, hd, hd, n_keys - split}}};
+        for (int l = 0; l < ASH_CPU_COUNT; l++) {
+            const ash_kern *k = ash_kern_get((ash_cpu_level)l);
+            /* the buffer's start is page-aligned */
+            size_t need = ash_attn_scratch_bytes(hd, group, n_keys);
+            need = (need + 4095) / 4096 * 4096;
+            void *scratch = guard_new(&gs, need, 0);
+            memset(out, 0xff, nqf * 4);
+            ash_attn_run(k, &a, scratch);
+            for (int t = 0; t < nq; t++)
+                for (int h = 0; h < group; h++) {
+                    attn_plain(k, &a, t, h, ref);
+                    assert_same("attention", out + (t * group + h) * hd, ref, hd);
+                }
+            guard_free(&gs);
+        }
+        guard_free(&gk), guard_free(&gv), guard_free(&gq), guard_free(&go);
+    }
+}
+
+/* Every path of the driver against the scalar product, several jobs at once, 1 and 3 threads. */
+static void test_mm(void **s) {
+    (void)s;
+    static const ash_dtype ts[] = {ASH_F32, ASH_F16, ASH_Q8_0, ASH_Q4_0, ASH_BF16};
+    for (int c = 0; c < 12; c++) {
+        const int K = 32 * (1 + (int)ash_rng_below(&rng, 12)), T = c % 3 == 0 ? 1 : 1 + (int)ash_rng_below(&rng, 20);
+        float *x = malloc((size_t)(T * K) * 4), *w = malloc((size_t)K * 4);
+        for (int i = 0; i < T * K; i++) x[i] = frand();
+        ash_mat mats[5];
+        ash_mm_job jobs[5];
+        void *data[5];
+        for (int j = 0; j < 5; j++) {
+            int64_t rows = 1 + (int64_t)ash_rng_below(&rng, 150);
+            size_t rb = (size_t)ash_dtype_row_bytes(ts[j], (uint64_t)K);
+            uint8_t *d = data[j] = malloc((size_t)rows * rb);
+            for (size_t i = 0; i < (size_t)rows * rb; i++) d[i] = (uint8_t)(ash_rng_u64(&rng) & 0x3b); /* no NaN, no infinity */
+            mats[j] = (ash_mat){ts[j], d, rb, rows, K};
+            jobs[j] = (ash_mm_job){&mats[j], malloc((size_t)(rows * T) * 4), rows};
+        }
+        size_t sb = ash_mm_scratch_bytes(K);
+        void *scratch = ash_alloc_aligned(3 * sb, 64);
+        for (int l = 0; l < ASH_CPU_COUNT; l++)
+            for (int threads = 1; threads <= 3; threads += 2) {
+                ash_pool *p;
+                assert_int_equal(ash_pool_new(&p, threads, NULL), ASH_OK);
+                const ash_kern *k = ash_kern_get((ash_cpu_level)l);
+                ash_mm_f32(k, p, scratch, sb, jobs, 5, x, K, T);
+                for (int j = 0; j < 5; j++) {
+                    float *panels = ash_alloc_aligned(ash_packed_floats(mats[j].n_rows, K) * 4, 64);
+                    float *y = malloc((size_t)(mats[j].n_rows * T) * 4);
+                    ash_mm_pack(k, p, &mats[j], panels);
+                    k->gemmf(panels, K, mats[j].n_rows, x, K, T, y, mats[j].n_rows);
+                    assert_same("packed", jobs[j].y, y, mats[j].n_rows * T);
+                    ash_free(panels), free(y);
+                    for (int64_t r = 0; r < mats[j].n_rows; r++) {
+                        ash_dtype_decode(mats[j].type, mats[j].data + (size_t)r * mats[j].row_bytes, w, (uint64_t)K);
+                        for (int t = 0; t < T; t++) {
+                            float acc = 0;
+                            for (int i = 0; i < K; i++) acc = fmaf(w[i], x[t * K + i], acc);
+                            assert_same("ash_mm_f32", jobs[j].y + t * mats[j].n_rows + r, &acc, 1);
+                        }
+                    }
+                }
+                ash_pool_free(p);
+            }
+        for (int j = 0; j < 5; j++) free(data[j]), free(jobs[j].y);
+        ash_free(scratch), free(x), free(w);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_exp),    cmocka_unit_test(test_activations), cmocka_unit_test(test_gemmf),
         cmocka_unit_test(test_gemv16), cmocka_unit_test(test_elem),        cmocka_unit_test(test_softmax_value),
         cmocka_unit_test(test_halves), cmocka_unit_test(test_rope),        cmocka_unit_test(test_lse_kld),
-        cmocka_unit_test(test_qk_pv),
+        cmocka_unit_test(test_qk_pv),  cmocka_unit_test(test_decode),      cmocka_unit_test(test_attn),
+        cmocka_unit_test(test_mm),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,123 @@
+/* cmd_quantize.c - `ashlar quantize`: one type for every matrix, or a recipe. */
+#include "cli.h"
+
+#include "ashlar/bake.h"
+#include "ashlar/eval.h"
+#include "ashlar/quant.h"
+
+#include <jansson.h>
+#include <string.h>
+
+static const char *type_name, *recipe_path, *imatrix_path;
+static int64_t widen;
+static bool strict, any_source, dry;
+
+static const opt_def options[] = {
+    {OPT_STR, 0, "type", "TYPE", "One type for every matrix, tables included, e.g. Q4_K or IQ4_NL. Norms and biases stay as they are.", &type_name},
+    {OPT_STR, 0, "recipe", "FILE", "Types per tensor, from `ashlar plan` or written by hand (lines PATTERN = TYPE).", &recipe_path},
+    {OPT_STR, 0, "imatrix", "FILE", "Importance matrix (`ashlar imatrix`): weights the encoders' error.", &imatrix_path},
+    {OPT_I64, 0, "widen", "N", "With --type: add zero channels until rows are multiples of N (256 for k-quants).", &widen},
+    {OPT_FLAG, 0, "strict", NULL, "With --type: fail where the type does not fit a row, instead of using the named fallback.", &strict},
+    {OPT_FLAG, 0, "any-source", NULL, "With --recipe: do not insist on the model the recipe was made for.", &any_source},
+    {OPT_FLAG, 0, "dry-run", NULL, "Say what would be written, and its exact size; write nothing.", &dry},
+    {OPT_END, 0, NULL, NULL, NULL, NULL}};
+
+static const float *weights(void *ctx, const char *tensor, uint64_t n) { return ash_imatrix_weights(ctx, tensor, n); }
+
+static int print(const ash_bake_result *r, const char *in, const char *out, uint64_t source_bytes) {
+    char a[32], b[32];
+    if (g_json) {
+        json_t *o = json_pack("{s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:b}", "source", in, "file", dry ? "" : out, "source_bytes", (json_int_t)source_bytes, "bytes",
+                              (json_int_t)r->file_bytes, "n_weights", (json_int_t)r->n_weights, "bpw", r->bpw, "bpw_blocks", r->bpw_blocks, "dry_run", (int)dry);
+        json_t *t = json_array();
+        for (size_t i = 0; i < r->n; i++) {
+            const ash_bake_tensor *x = &r->t[i];
+            if (!x->is_matrix) continue;
+            json_array_append_new(t, json_pack("{s:s, s:s, s:s, s:I, s:b, s:b}", "tensor", x->name, "from", ash_dtype_name(x->from), "to", ash_dtype_name(x->to), "bytes",
+                                               (json_int_t)x->bytes, "fallback", (int)x->fallback, "copied", (int)x->copied));
+        }
+        if (!o || !t || json_object_set_new(o, "tensors", t) != 0) return cli_fail(NULL, ASH_E_INTERNAL); /* a name that is no UTF-8 */
+        json_dumpf(o, stdout, JSON_INDENT(2));
+        putchar('\n');
+        json_decref(o);
+        return 0;
+    }
+    uint64_t bytes[ASH_DTYPE_MAX] = {0};
+    size_t count[ASH_DTYPE_MAX] = {0}, copied = 0;
+    for (size_t i = 0; i < r->n; i++) {
+        const ash_bake_tensor *x = &r->t[i];
+        if (!x->is_matrix) continue;
+        bytes[x->to] += x->bytes;
+        count[x->to]++;
+        copied += x->copied;
+        if (x->fallback) printf("fallback: %s: rows of %llu weights do not fit %s, written as %s\n", x->name, (unsigned long long)x->ne0, ash_dtype_name((ash_dtype)x->asked), ash_dtype_name(x->to));
+    }
+    for (int t = 0; t < ASH_DTYPE_MAX; t++)
+        if (count[t]) printf("%-8s %4zu matrices  %10s\n", ash_dtype_name((ash_dtype)t), count[t], cli_bytes(bytes[t], a));
+    if (copied) printf("%zu matrices already had their type and were copied\n", copied);
+    printf("%s%s: %s (%llu bytes), %.3f bits per weight, blocks %.3f; source %s\n", dry ? "would write " : "", out, cli_bytes(r->file_bytes, a), (unsigned long long)r->file_bytes,
+           r->bpw, r->bpw_blocks, cli_bytes(source_bytes, b));
+    return 0;
+}
+
+static int run(int argc, char **argv) {
+    ash_error err = {0};
+    ash_gguf *g = NULL;
+    ash_recipe *recipe = NULL;
+    ash_imatrix *im = NULL;
+    ash_bake_result r = {0};
+    ash_bake_opts o = ash_bake_defaults();
+    int rc = 0;
+    ash_status st;
+    (void)argc;
+    if (!type_name == !recipe_path) return cli_usage("give either --type or --recipe");
+    if (recipe_path && (widen || strict)) return cli_usage("--widen and --strict belong to --type; a recipe says itself whether to widen");
+    if (type_name && any_source) return cli_usage("--any-source belongs to --recipe");
+    if (widen < 0 || widen == 1 || widen > 65536) return cli_usage("--widen takes a block size such as 256");
+    if (strcmp(argv[0], argv[1]) == 0) return cli_usage("the output would replace its own source");
+    ash_dtype t;
+    if (type_name) {
+        if (!ash_dtype_parse(type_name, &t)) return cli_usage("unknown type \"%.40s\"", type_name);
+        if (!ash_quant_can(t)) return cli_usage("there is no encoder for %s", ash_dtype_name(t));
+        o.type = (int)t;
+    }
+    cli_catch_sigint();
+    st = ash_gguf_open(&g, argv[0], &err);
+    if (st == ASH_OK && recipe_path) st = ash_recipe_load(&recipe, recipe_path, &err);
+    if (st == ASH_OK && imatrix_path) st = ash_imatrix_load(&im, imatrix_path, &err);
+    if (st == ASH_OK) {
+        o.recipe = recipe;
+        o.widen = (uint32_t)widen;
+        o.strict = strict;
+        o.any_source = any_source;
+        o.n_threads = g_threads;
+        if (im) o.importance = (ash_importance){weights, im};
+        o.progress = cli_progress();
+        st = dry ? ash_bake_dry(&r, g, &o, &err) : ash_bake(&r, g, argv[1], &o, &err);
+        cli_progress_done();
+    }
+    rc = st == ASH_OK ? print(&r, argv[0], argv[1], ash_gguf_file_bytes(g)) : cli_fail(&err, st);
+    ash_bake_result_free(&r);
+    ash_imatrix_free(im);
+    ash_recipe_free(recipe);
+    ash_gguf_close(g);
+    return rc;
+}
+
+const ash_cmd cmd_quantize = {
+    .name = "quantize",
+    .usage = "IN.gguf OUT.gguf --type TYPE | --recipe FILE",
+    .summary = "Write a GGUF with other types: one for all matrices, or a recipe.",
+    .details = "Streams tensor by tensor into a file beside OUT, which is renamed at the end; the exact size is known before. Tensors that already "
+               "have the wanted type are copied byte for byte.\n\n"
+               "Types: F32 F16 BF16 Q8_0 Q6_K Q5_K Q5_1 Q5_0 Q4_K Q4_1 Q4_0 IQ4_NL IQ4_XS Q3_K Q2_K. Types with blocks of 256 need rows that "
+               "are multiples of 256; elsewhere --type uses the nearest type of at least the same bits with blocks of 32 (IQ4_NL, Q5_0, Q8_0) and says so, "
+               "unless --strict, or --widen 256 makes the rows fit.\n\n"
+               "A recipe is JSON or lines `PATTERN = TYPE`; the first rule that matches a tensor decides. A rule that decides nothing, and a type that "
+               "does not fit, are errors.",
+    .opts = options,
+    .min_args = 2,
+    .max_args = 2,
+    .json = true,
+    .threads = true,
+    .run = run};

@@ -1,0 +1,59 @@
+/* ashlar/fit.h - the main job: measure a model, cut it to a budget, prove the result. One call, resumable. */
+#ifndef ASHLAR_FIT_H
+#define ASHLAR_FIT_H
+
+#include "ashlar/bake.h"
+#include "ashlar/eval.h"
+#include "ashlar/report.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum { ASH_BUDGET_SIZE = 0, ASH_BUDGET_BPW, ASH_BUDGET_RAM } ash_budget_kind;
+typedef enum { ASH_EFFORT_QUICK = 0, ASH_EFFORT_NORMAL, ASH_EFFORT_HIGH } ash_effort;
+
+typedef struct {
+    const char *model, *out;
+    const char *ref;            /* what "the original" is; NULL: the model as given */
+    ash_budget_kind budget;
+    double amount;              /* bytes, or bits per weight of the whole file */
+    uint32_t n_ctx;             /* RAM budgets: context whose KV counts; 0: 2048 */
+    const char *const *calib, *const *test; /* text files */
+    size_t n_calib, n_test;
+    const ash_dtype *types;     /* allowed; NULL: the standard types */
+    size_t n_types;
+    int widen;                  /* -1: weigh it, 0: never, 1: always */
+    int controls;               /* random mixes of the same size */
+    ash_effort effort;
+    uint64_t seed;
+    int n_threads;              /* 0: all usable processors */
+    const char *workdir;        /* NULL: "<out>.fit" */
+    const char *command;        /* for the report; may be NULL */
+    ash_progress progress;
+    void (*say)(void *ctx, const char *line); /* the estimate, and what was decided; may be NULL */
+    void *say_ctx;
+} ash_fit_opts;
+ASH_API ash_fit_opts ash_fit_defaults(void);
+
+typedef struct ash_fit_result ash_fit_result;
+ASH_API const ash_report *ash_fit_report(const ash_fit_result *r); /* borrowed */
+ASH_API const ash_recipe *ash_fit_recipe(const ash_fit_result *r); /* borrowed */
+ASH_API void ash_fit_result_free(ash_fit_result *r);
+
+/* Importance, sweep, plan, refine by measured divergence, quantize, prove on the test text, controls. Every stage leaves its
+ * result in the work directory under a key of all it depends on; an interrupted call (progress returns false, ASH_E_CANCELLED)
+ * leaves an old `out` intact, and the next one continues. ASH_E_LIMIT names the smallest possible file; ASH_E_USAGE when
+ * calibration and test text share more than 0.1 % of their 16-word windows. */
+ASH_API ash_status ash_fit(ash_fit_result **r, const ash_fit_opts *o, ash_error *err);
+
+/* Whole-file bytes that a budget allows for this model: --bpw by its weights; --ram less a session's KV and scratch at n_ctx
+ * and 16 MiB for the program. m may be NULL unless the budget is RAM. */
+ASH_API ash_status ash_fit_budget(uint64_t *bytes, const ash_gguf *g, ash_model *m, ash_budget_kind kind, double amount, uint32_t n_ctx, ash_error *err);
+/* Share of the test text's 16-word windows that also occur in the calibration text. */
+ASH_API ash_status ash_fit_overlap(double *share, const char *calib, size_t n_calib, const char *test, size_t n_test, ash_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,184 @@
+/* fit_refine.c - from predicted to measured. The first plan is built and measured; then one group of matrices after the other is
+ * promoted by one step, everything else equal, and the gain measured on the same tokens (so most of the noise cancels). The ratio of
+ * measured to predicted gain corrects the planner for the group, the budget is solved anew, and the new plan is kept only if it
+ * measures better. The number of candidates is fixed by the effort, never by the clock: the same inputs give the same file. */
+#include "bake/fit_int.h"
+
+#include <math.h>
+#include <stdio.h>
+
+typedef struct { const char *name; int32_t lo, hi; uint32_t roles; } group;
+
+/* Groups in order of what they could matter; the number written to g. */
+static int make_groups(const fit *f, int level, group g[32]) {
+    static const struct { const char *name; uint32_t roles; } by_role[] = {
+        {"ffn_down", 1u << ASH_ROLE_DOWN}, {"attn_v", 1u << ASH_ROLE_V}, {"attn_output", 1u << ASH_ROLE_O}, {"ffn_up", 1u << ASH_ROLE_UP},
+        {"ffn_gate", 1u << ASH_ROLE_GATE}, {"attn_q and attn_k", 1u << ASH_ROLE_Q | 1u << ASH_ROLE_K}};
+    int n = 0;
+    int32_t layers = ash_model_n_layer(f->model);
+    g[n++] = (group){"tables", -1, -1, 1u << ASH_ROLE_EMBD | 1u << ASH_ROLE_OUTPUT};
+    for (size_t i = 0; i < ASH_ARRAY_LEN(by_role); i++) g[n++] = (group){by_role[i].name, 0, layers - 1, by_role[i].roles};
+    if (level >= 2) {
+        static const char *const names[] = {"first sixth", "second sixth", "third sixth", "fourth sixth", "fifth sixth", "last sixth"};
+        for (int k = 0; k < 6; k++)
+            if (layers >= 6) g[n++] = (group){names[k], layers * k / 6, layers * (k + 1) / 6 - 1, ASH_ROLES_LAYER};
+    }
+    return n;
+}
+
+static bool in_group(const group *g, const ash_plan_unit *u) {
+    return u->layer >= g->lo && u->layer <= g->hi && u->role >= 0 && (g->roles >> u->role & 1);
+}
+
+/* The next option that is larger and at least a quarter less wrong; -1 at the top. */
+static int promoted(const ash_plan_unit *u, int k) {
+    int best = -1;
+    for (int j = 0; j < u->n_opts; j++)
+        if (u->opts[j].bytes > u->opts[k].bytes && u->opts[j].rel_err <= 0.75 * u->opts[k].rel_err && (best < 0 || u->opts[j].bytes < u->opts[best].bytes ||
+            (u->opts[j].bytes == u->opts[best].bytes && u->opts[j].rel_err < u->opts[best].rel_err)))
+            best = j;
+    return best;
+}
+
+static ash_status measure_choice(fit *f, const ash_planner *p, const int *choice, const char *stage, bool adopt, fit_meas *m, ash_error *err) {
+    ash_recipe *r;
+    ASH_TRY(ash_planner_recipe(p, choice, &r, err));
+    fit_cand c = {r, 0};
+    ash_status st = fit_measure(f, &c, f->calib_ref, stage, adopt, m, err);
+    ash_recipe_free(r);
+    return st;
+}
+
+/* Mean and standard error of the gain a - b over their chunks. */
+static void paired(const fit_meas *a, const fit_meas *b, double *gain, double *se) {
+    uint32_t n = ASH_MIN(ASH_MIN(a->n_chunks, b->n_chunks), (uint32_t)FIT_MAX_CHUNKS);
+    double s = 0, q = 0;
+    for (uint32_t i = 0; i < n; i++) s += a->chunk[i] - b->chunk[i];
+    *gain = n ? s / n : a->kld.v - b->kld.v;
+    for (uint32_t i = 0; i < n; i++) q += (a->chunk[i] - b->chunk[i] - *gain) * (a->chunk[i] - b->chunk[i] - *gain);
+    *se = n > 1 ? sqrt(q / (n - 1) / n) : fabs(*gain);
+}
+
+/* Measure every group's promotion from the current plan and scale the planner by what was learned. */
+static ash_status learn(fit *f, ash_planner *p, const int *choice, const fit_meas *base, int level, ash_error *err) {
+    size_t n = ash_planner_n_units(p);
+    group g[32];
+    int n_g = make_groups(f, level, g);
+    int *try = ash_alloc(n * sizeof *try);
+    double factor[32], w[32], sum = 0, sw = 0;
+    ash_status st = ASH_OK;
+    if (!try) return ash_fail(err, ASH_E_NOMEM, "out of memory while refining");
+    for (int k = 0; k < n_g; k++) {
+        double predicted = 0, total = 0;
+        bool any = false;
+        w[k] = 0;
+        for (size_t u = 0; u < n; u++) {
+            ash_plan_unit x = ash_planner_unit(p, u);
+            int up = in_group(&g[k], &x) ? promoted(&x, choice[u]) : -1;
+            try[u] = up >= 0 ? up : choice[u];
+            if (up >= 0) any = true, predicted += x.opts[choice[u]].damage - x.opts[up].damage;
+            total += x.opts[try[u]].damage;
+        }
+        if (!any || predicted < 0.01 * base->kld.v) continue; /* too little to see, and so too little to matter */
+        fit_meas m;
+        char stage[64], label[64];
+        snprintf(stage, sizeof stage, "refine: %s", g[k].name);
+        ASH_TRY_GOTO(measure_choice(f, p, try, stage, false, &m, err), done);
+        snprintf(label, sizeof label, "%s one step better", g[k].name);
+        fit_check(f, label, total, &m);
+        double gain, se;
+        paired(base, &m, &gain, &se);
+        double ratio = fmax(gain, 0.1 * predicted) / predicted, rel = se / predicted;
+        factor[k] = log(fmin(fmax(ratio, 0.2), 5));
+        w[k] = 1 / (0.15 * 0.15 + rel * rel / (ratio * ratio)); /* the sum rule itself is good to about 15 % */
+        sum += w[k] * factor[k], sw += w[k];
+    }
+    for (int k = 0; k < n_g; k++) {
+        if (w[k] <= 0) continue;
+        double mean = sum / sw, prior = 1 / (0.4 * 0.4);
+        double fk = (w[k] * factor[k] + prior * mean) / (w[k] + prior);
+        /* depth bands refine what the roles have said already: only their deviation from the mean counts */
+        ash_planner_scale(p, g[k].lo, g[k].hi, g[k].roles, exp(k < 7 ? fk : 0.5 * (fk - mean)));
+    }
+done:
+    ash_free(try);
+    return st;
+}
+
+/* Verify planner `which` at its best choice; on return choice, predicted and m are its. */
+static ash_status verify(fit *f, int which, int *choice, double *predicted, fit_meas *m, bool adopt, ash_error *err) {
+    ash_solution s;
+    ASH_TRY(ash_planner_solve(f->pl[which], f->budget, choice, &s, err));
+    *predicted = s.damage;
+    ASH_TRY(measure_choice(f, f->pl[which], choice, "verify", adopt, m, err));
+    fit_check(f, which ? "first plan, widened" : "first plan", s.damage, m);
+    return ASH_OK;
+}
+
+ash_status fit_refine(fit *f, ash_error *err) {
+    fit_effort e = fit_effort_of(f->o->effort);
+    ash_status st = ASH_OK;
+    double pred[2] = {INFINITY, INFINITY};
+    int *choice[2] = {NULL, NULL}, *next = NULL;
+    fit_meas m[2], better;
+    size_t n = ash_planner_n_units(f->pl[0] ? f->pl[0] : f->pl[1]);
+    ash_error why = {0};
+    for (int k = 0; k < 2; k++) {
+        ash_solution s;
+        if (!(choice[k] = ash_alloc(n * sizeof **choice))) {
+            st = ash_fail(err, ASH_E_NOMEM, "out of memory while refining");
+            goto done;
+        }
+        if (!f->pl[k]) continue;
+        st = ash_planner_solve(f->pl[k], f->budget, choice[k], &s, &why);
+        if (st == ASH_OK) pred[k] = s.damage;
+        else if (st != ASH_E_LIMIT) {
+            if (err) *err = why;
+            goto done;
+        }
+    }
+    if (!isfinite(pred[0]) && !isfinite(pred[1])) {
+        if (err) *err = why;
+        st = ASH_E_LIMIT;
+        goto done;
+    }
+    f->which = pred[1] < pred[0];
+    bool close = pred[1 - f->which] < 1.3 * pred[f->which];
+    ASH_TRY_GOTO(verify(f, f->which, choice[f->which], &pred[f->which], &m[f->which], true, err), done);
+    if (close) {
+        int other = 1 - f->which;
+        ASH_TRY_GOTO(verify(f, other, choice[other], &pred[other], &m[other], false, err), done);
+        if (m[other].kld.v < m[f->which].kld.v) {
+            f->which = other;
+            ASH_TRY_GOTO(measure_choice(f, f->pl[other], choice[other], "verify", true, &m[other], err), done);
+        }
+    }
+    ash_planner *p = f->pl[f->which];
+    int *c = choice[f->which];
+    fit_meas *base = &m[f->which];
+    f->predicted = pred[f->which];
+    if (!(next = ash_alloc(n * sizeof *next))) {
+        st = ash_fail(err, ASH_E_NOMEM, "out of memory while refining");
+        goto done;
+    }
+    for (int round = 0; round < e.groups; round++) {
+        ash_solution s;
+        ASH_TRY_GOTO(learn(f, p, c, base, e.groups, err), done);
+        ASH_TRY_GOTO(ash_planner_solve(p, f->budget, next, &s, err), done);
+        if (memcmp(next, c, n * sizeof *c) == 0) break;
+        ASH_TRY_GOTO(measure_choice(f, p, next, "refine: new plan", false, &better, err), done);
+        fit_check(f, "refined plan", s.damage, &better);
+        if (better.kld.v >= base->kld.v) break;
+        memcpy(c, next, n * sizeof *c);
+        f->predicted = s.damage;
+        ASH_TRY_GOTO(measure_choice(f, p, c, "refine: new plan", true, base, err), done);
+    }
+    f->measured = base->kld.v;
+    f->choice = c;
+    choice[f->which] = NULL;
+done:
+    ash_free(choice[0]);
+    ash_free(choice[1]);
+    ash_free(next);
+    return st;
+}

@@ -115,6 +115,12 @@ static ash_status decide(job *j, ash_error *err) {
         }
         b->bytes = bytes;
     }
+    size_t n_matrix = 0;
+    for (size_t i = 0; i < n; i++) n_matrix += j->r.t[i].is_matrix;
+    if (!n_matrix) {
+        st = ash_fail(err, ASH_E_FORMAT, "%s holds no matrix", *ash_gguf_path(j->src) ? ash_gguf_path(j->src) : "the file");
+        goto done;
+    }
     for (size_t k = 0; k < n_rules; k++)
         if (!used[k]) {
             st = ash_fail(err, ASH_E_USAGE, "recipe: rule %zu (%s) decides no tensor of this model", k + 1, ash_recipe_rule_at(o->recipe, k).pattern);

@@ -61,6 +61,21 @@ static int option_head(const opt_def *o, char *buf, size_t n) {
     return snprintf(buf, n, "%s--%s%s%s%s", s, default_on(o) ? "no-" : "", o->name, o->arg ? " " : "", o->arg ? o->arg : "");
 }
 
+/* The option's sentence, with its default where the sentence does not speak of one. */
+static const char *option_help(const opt_def *o, char *buf, size_t n) {
+    const char *h = o->help ? o->help : "";
+    char v[64] = "";
+    if (o->kind == OPT_I64 && *(const int64_t *)o->dst) snprintf(v, sizeof v, "%lld", (long long)*(const int64_t *)o->dst);
+    else if (o->kind == OPT_F64 && *(const double *)o->dst != 0) snprintf(v, sizeof v, "%g", *(const double *)o->dst);
+    else if (o->kind == OPT_BYTES && *(const int64_t *)o->dst > 0) cli_bytes((uint64_t)*(const int64_t *)o->dst, v);
+    else if (o->kind == OPT_STR && *(const char *const *)o->dst) snprintf(v, sizeof v, "%.60s", *(const char *const *)o->dst);
+    if (!v[0] || strstr(h, "default")) return h;
+    size_t k = strlen(h);
+    bool dot = k && h[k - 1] == '.';
+    snprintf(buf, n, "%.*s (default: %s)%s", (int)(k - dot), h, v, dot ? "." : "");
+    return buf;
+}
+
 void help_command(const ash_cmd *c, FILE *f) {
     fprintf(f, "ashlar %s: ", c->name);
     wrapped(f, c->summary, 9 + (int)strlen(c->name), 4);
@@ -73,14 +88,14 @@ void help_command(const ash_cmd *c, FILE *f) {
     fprintf(f, "\noptions:\n");
     opt_def o;
     for (int i = 0; opt_at(c, i, &o); i++) {
-        char head[96];
+        char head[96], text[600];
         int k = option_head(&o, head, sizeof head);
         fprintf(f, "  %s", head);
         if (k + 3 >= COL)
             fprintf(f, "\n%*s", COL, "");
         else
             fprintf(f, "%*s", COL - 2 - k, "");
-        wrapped(f, o.help ? o.help : "", COL, COL);
+        wrapped(f, option_help(&o, text, sizeof text), COL, COL);
     }
 }
 
@@ -109,12 +124,12 @@ static void troff(const char *s) {
 static void man_options(const ash_cmd *c) {
     opt_def o;
     for (int i = 0; opt_at(c, i, &o); i++) {
-        char head[96];
+        char head[96], text[600];
         option_head(&o, head, sizeof head);
         printf(".TP\n.B ");
         troff(head);
         putchar('\n');
-        troff(o.help ? o.help : "");
+        troff(option_help(&o, text, sizeof text));
         putchar('\n');
     }
 }

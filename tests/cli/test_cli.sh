@@ -18,7 +18,7 @@ want() {
     if [ -z "$re" ]; then
         [ -s "$T/err" ] && fail "ashlar $*: stderr: $(cat "$T/err")"
     else
-        grep -Eq "$re" "$T/err" || fail "ashlar $*: no /$re/ in: $(cat "$T/err")"
+        grep -Eq -e "$re" "$T/err" || fail "ashlar $*: no /$re/ in: $(cat "$T/err")"
         [ "$(wc -l <"$T/err")" -eq 1 ] || fail "ashlar $*: stderr is not one line: $(cat "$T/err")"
     fi
     return 0
@@ -72,6 +72,28 @@ want 3 'cannot open /no/such/file' inspect /no/such/file
 want 3 'cannot open --json' inspect -- --json
 want 3 'no such|No such' inspect --no-json /no/such/file
 want 3 'KEY=VALUE|cannot open' edit /no/such/file k
+
+# Ways to write options, on a verb that takes values
+if echo "$verbs" | grep -qx logits; then
+    m=${ASH_TEST_DATA:?}/golden/llama/model.gguf
+    want 0 "" logits "$m" --tokens 1,2,3 -o "$T/a"
+    for form in "--tokens=1,2,3 -o$T/b" "-t1 --output=$T/b --tokens 1,2,3" "-t 2 --output $T/b --tokens=1,2,3 --" "--no-fast --tokens=1,2,3 -o $T/b"; do
+        rm -f "$T/b"
+        # shellcheck disable=SC2086
+        want 0 "" logits $form "$m"
+        cmp -s "$T/a" "$T/b" || fail "logits $form: another result"
+    done
+    want 0 "" logits "$m" --tokens 1 -o /dev/null --json
+    out '^\{.*\}$'
+    want 2 '--tokens needs a value' logits "$m" -o "$T/b" --tokens
+    want 2 '--tokens needs a value .* before --output' logits "$m" --tokens --output "$T/b"
+    want 2 '-o needs a value' logits "$m" --tokens 1 -o
+    want 2 'wants a whole number, not "x"' logits "$m" --tokens 1 -o "$T/b" -t x
+    want 2 'wants a whole number, not "1.5"' logits "$m" --tokens 1 -o "$T/b" --threads=1.5
+    want 2 'out of range' logits "$m" --tokens 1 -o "$T/b" -t 99999999999999999999
+    want 2 'threads must be' logits "$m" --tokens 1 -o "$T/b" -t -1
+    want 2 'there is no --no-tokens' logits "$m" --no-tokens -o "$T/b"
+fi
 
 if [ -w /dev/full ]; then
     "$A" help >/dev/full 2>"$T/err"

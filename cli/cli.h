@@ -67,6 +67,9 @@ typedef struct { FILE *f; char *tmp; const char *path; } cli_out;
 ash_status cli_out_open(cli_out *o, const char *path, ash_error *err);
 ash_status cli_out_failed(const cli_out *o, ash_error *err);   /* after a short fwrite, from errno */
 ash_status cli_out_close(cli_out *o, ash_status st, ash_error *err);
+/* Whether `path` can be written at all: long jobs ask before they start. Leaves nothing behind. */
+ash_status cli_out_check(const char *path, ash_error *err);
+ash_status cli_out_write(const char *path, const char *s, size_t n, ash_error *err); /* a whole file at once */
 /* SIGINT sets this once installed by cli_catch_sigint; long jobs end at the next checkpoint. */
 extern volatile int g_interrupted;
 void cli_catch_sigint(void);

@@ -56,20 +56,13 @@ static int parse_types(const char *s, ash_dtype t[ASH_DTYPE_MAX]) {
     return n;
 }
 
-static ash_status write_text(const char *path, const char *s, size_t n, ash_error *err) {
-    FILE *f = fopen(path, "wb");
-    bool ok = f && fwrite(s, 1, n, f) == n;
-    if (f && fclose(f) != 0) ok = false;
-    return ok ? ASH_OK : ash_fail(err, ASH_E_IO, "%s: cannot write the report", path);
-}
-
 static ash_status publish(const ash_fit_result *r, ash_error *err) {
     char *s = NULL;
     size_t n;
     ash_status st = ASH_OK;
     if (report) {
         st = ash_report_html(ash_fit_report(r), &s, &n, err);
-        if (st == ASH_OK) st = write_text(report, s, n, err);
+        if (st == ASH_OK) st = cli_out_write(report, s, n, err);
         ash_report_free(s);
         s = NULL;
         if (st != ASH_OK) return st;
@@ -134,7 +127,9 @@ static int run(int argc, char **argv) {
     o.progress = cli_progress();
     o.say = say;
     cli_catch_sigint();
-    ash_status st = ash_fit(&r, &o, &err);
+    ash_status st = cli_out_check(out, &err); /* before minutes of work */
+    if (st == ASH_OK && report) st = cli_out_check(report, &err);
+    if (st == ASH_OK) st = ash_fit(&r, &o, &err);
     cli_progress_done();
     if (st == ASH_OK) st = publish(r, &err);
     int rc = st == ASH_OK ? 0 : cli_fail(&err, st);

@@ -38,6 +38,7 @@ static int run(int argc, char **argv) {
     o.n_threads = g_threads;
     o.progress = cli_progress();
     ASH_TRY_GOTO(ash_model_load(&m, argv[0], &err), done);
+    ASH_TRY_GOTO(cli_out_check(out_path, &err), done);
     ASH_TRY_GOTO(ash_eval_text_load(&t, m, path, &err), done);
     ASH_TRY_GOTO(ash_imatrix_collect(&im, m, &t, path, &o, &err), done);
     ASH_TRY_GOTO(ash_imatrix_save(im, out_path, &err), done);

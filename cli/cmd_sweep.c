@@ -57,17 +57,6 @@ static void print_rows(const ash_sweep_result *r) {
     printf("identity control %g, rounding floor %.1e, %u chunks of %u tokens, %.1f s\n", r->identity, r->noise_floor, r->n_chunks, r->n_ctx, r->seconds);
 }
 
-static ash_status write_file(const char *path, const char *s, size_t n, ash_error *err) {
-    char tmp[4200];
-    if (snprintf(tmp, sizeof tmp, "%s.tmp", path) >= (int)sizeof tmp) return ash_fail(err, ASH_E_USAGE, "%s: the path is too long", path);
-    FILE *f = fopen(tmp, "wb");
-    bool ok = f && fwrite(s, 1, n, f) == n && fputc('\n', f) != EOF;
-    if (f && fclose(f) != 0) ok = false;
-    if (ok && rename(tmp, path) == 0) return ASH_OK;
-    unlink(tmp);
-    return ash_fail(err, ASH_E_IO, "%s: cannot be written", path);
-}
-
 static int run(int argc, char **argv) {
     (void)argc;
     ash_error err = {0};
@@ -104,17 +93,21 @@ static int run(int argc, char **argv) {
     o.checkpoint = out_path ? part : NULL;
     o.progress = cli_progress();
     ASH_TRY_GOTO(ash_model_load(&m, argv[0], &err), done);
+    if (out_path && !dry_run) ASH_TRY_GOTO(cli_out_check(out_path, &err), done);
     ASH_TRY_GOTO(ash_sweep_units(&u, &n, m, unit[0], types, n_types, tables, n_tables, &err), done);
     ash_sweep_cost c;
     ASH_TRY_GOTO(ash_sweep_estimate(&c, m, u, n, &o, &err), done);
+    if (!dry_run) ASH_TRY_GOTO(ash_eval_text_load(&t, m, path, &err), done);
+    if (!dry_run && im_path) ASH_TRY_GOTO(ash_imatrix_load(&im, im_path, &err), done);
+    if (!dry_run && t.n < (size_t)n_ctx) {
+        st = ash_fail(&err, ASH_E_FORMAT, "%s has %zu tokens, fewer than one chunk of %lld", path, t.n, (long long)n_ctx);
+        goto done;
+    }
     char mem[32], disk[32];
     if (!g_json || dry_run)
         fprintf(stderr, "%zu units: about %.0f s, %s of memory, %s of disk\n", n, c.seconds, cli_bytes(c.mem_bytes, mem), cli_bytes(c.disk_bytes, disk));
     if (dry_run) goto done;
-    ASH_TRY_GOTO(ash_eval_text_load(&t, m, path, &err), done);
-    if (im_path) {
-        ASH_TRY_GOTO(ash_imatrix_load(&im, im_path, &err), done);
-    } else {
+    if (!im) {
         ash_eval_opts eo = ash_eval_defaults();
         eo.n_chunks = 64;
         eo.n_ctx = (uint32_t)(t.n / 512 ? 512 : t.n < 8 ? 8 : t.n);
@@ -124,7 +117,7 @@ static int run(int argc, char **argv) {
     }
     ASH_TRY_GOTO(ash_sweep_run(&r, m, &t, im, u, n, &o, &err), done);
     ASH_TRY_GOTO(ash_sweep_json(&r, m, &json, &len, &err), done);
-    ASH_TRY_GOTO(write_file(out_path, json, len, &err), done);
+    ASH_TRY_GOTO(cli_out_write(out_path, json, len, &err), done);
     unlink(part);
     cli_progress_done();
     if (g_json) puts(json);

@@ -244,6 +244,22 @@ ash_status cli_out_close(cli_out *o, ash_status st, ash_error *err) {
     return st;
 }
 
+ash_status cli_out_check(const char *path, ash_error *err) {
+    cli_out o;
+    struct stat sb;
+    if (stat(path, &sb) == 0 && !S_ISREG(sb.st_mode) && !S_ISDIR(sb.st_mode)) return ASH_OK; /* opening a pipe would block */
+    ASH_TRY(cli_out_open(&o, path, err));
+    cli_out_close(&o, ASH_E_CANCELLED, err);
+    return ASH_OK;
+}
+
+ash_status cli_out_write(const char *path, const char *s, size_t n, ash_error *err) {
+    cli_out o;
+    ASH_TRY(cli_out_open(&o, path, err));
+    ash_status st = fwrite(s, 1, n, o.f) == n ? ASH_OK : cli_out_failed(&o, err);
+    return cli_out_close(&o, st, err);
+}
+
 /* ---- files that ship with the program ---- */
 const char *cli_data_file(const char *name) {
     static char path[2 * PATH_MAX];

@@ -3,7 +3,7 @@
 # stdout, the right exit code (3 bad input or permission, 4 limit), nothing half-written beside or under
 # the output's name.
 set -u
-A=${ASHLAR:?} D=${ASH_TEST_DATA:?}
+A=${ASHLAR:?} D=${ASH_TEST_DATA:?} ASH_ROOT=${ASH_ROOT:?}
 T=$(mktemp -d) || exit 1
 mnt=
 cleanup() {
@@ -83,7 +83,7 @@ done
 [ "$(printf 'Once upon a time there was a text file.\nIt was no model.\n' | cksum)" = "$(cksum <"$T/in/text.gguf")" ] || fail "a bad file was changed"
 
 # Outputs that cannot be written
-for v in logits quantize widen imatrix; do
+for v in logits quantize widen imatrix sweep plan fit; do
     has $v || continue
     for o in /proc/o.gguf "$T/no/such/dir/o.gguf" "$T/dir.gguf"; do
         # shellcheck disable=SC2046
@@ -141,6 +141,28 @@ has logits && try "id out of range" 3 logits "$T/m.gguf" --tokens 1,999999999 -o
 has logits && try "no ids" 2 logits "$T/m.gguf" --tokens x -o "$T/out/o"
 if has quantize; then
     try "unknown type" "2 3" quantize "$T/m.gguf" "$T/out/o" --type Q9_9
+fi
+for v in eval imatrix sweep fit; do # texts
+    has $v || continue
+    case $v in
+    eval) a="$T/m.gguf" o=--text ;;
+    fit) a="$T/m.gguf --size 1MB -o $T/out/o" o=--calib ;;
+    *) a="$T/m.gguf -o $T/out/o" o=--text ;;
+    esac
+    for f in "$T/in/empty.gguf" "$T/missing.txt" "$T/dir.gguf"; do
+        # shellcheck disable=SC2086
+        try "text $f" 3 $v $a $o "$f"
+    done
+done
+if has eval; then
+    try "reference is no reference" 3 eval "$T/m.gguf" --text "$ASH_ROOT/LICENSE" --ctx 64 --ref "$T/in/text.gguf"
+    try "empty reference" 3 eval "$T/m.gguf" --text "$ASH_ROOT/LICENSE" --ctx 64 --ref "$T/in/empty.gguf"
+    try "context out of range" 2 eval "$T/m.gguf" --ctx -1
+fi
+if has quantize; then
+    try "recipe is text" 3 quantize "$T/m.gguf" "$T/out/o" --recipe "$T/in/text.gguf"
+    try "recipe is empty" 3 quantize "$T/m.gguf" "$T/out/o" --recipe "$T/in/empty.gguf"
+    try "importance is text" 3 quantize "$T/m.gguf" "$T/out/o" --type Q8_0 --imatrix "$T/in/text.gguf"
 fi
 if has fit; then
     try "impossible budget" 4 fit "$T/m.gguf" --size 1000 -o "$T/out/o"

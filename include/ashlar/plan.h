@@ -120,6 +120,12 @@ ASH_API ash_plan_unit ash_planner_unit(const ash_planner *p, size_t u);
 ASH_API uint32_t ash_planner_widen(const ash_planner *p);
 /* One result of a sweep: `tensor` alone in a type with error rel_err gave kld +- half. Unknown tensors are ignored. */
 ASH_API ash_status ash_planner_measured(ash_planner *p, const char *tensor, double rel_err, double kld, double half, ash_error *err);
+/* The rows of `ashlar sweep --json` (docs/formats/sweep.md) that name one tensor. At most 64 MiB. */
+typedef struct { char tensor[128]; double rel_err, kld, half; } ash_plan_sweep_row;
+typedef struct { ash_plan_sweep_row *rows; size_t n; double noise_floor; } ash_plan_sweep;
+ASH_API ash_status ash_plan_sweep_parse(ash_plan_sweep *s, const char *text, size_t n, const char *name, ash_error *err);
+ASH_API ash_status ash_plan_sweep_load(ash_plan_sweep *s, const char *path, ash_error *err);
+ASH_API void ash_plan_sweep_free(ash_plan_sweep *s);
 /* Turn the measurements so far into damages. noise_floor: KLD below which a measurement says nothing. */
 ASH_API void ash_planner_calibrate(ash_planner *p, double noise_floor);
 /* Multiply the damages of layers [lo, hi] (-1 for tables) of the roles in `roles` (bits) by f: what refinement learns. */

@@ -1,0 +1,130 @@
+/* cmd_plan.c - `ashlar plan`: a recipe for a budget, from a sweep (or from typical sensitivities), without building anything. */
+#include "cli.h"
+
+#include "ashlar/fit.h"
+#include "ashlar/quant.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int64_t size, ram, ctx = 2048, widen_to;
+static double bpw;
+static const char *out, *imatrix_path, *sweep_path, *types;
+
+static const opt_def options[] = {
+    {OPT_BYTES, 0, "size", "BYTES", "Budget: size of the whole file.", &size},
+    {OPT_F64, 0, "bpw", "BITS", "Budget: bits per weight of the whole file.", &bpw},
+    {OPT_BYTES, 0, "ram", "BYTES", "Budget: memory of a running model, weights plus context (--ctx) plus scratch.", &ram},
+    {OPT_I64, 0, "ctx", "N", "With --ram: tokens of context to make room for (default 2048).", &ctx},
+    {OPT_STR, 0, "sweep", "FILE", "What each matrix can lose: the JSON of `ashlar sweep --json`. Without it, typical sensitivities are used.", &sweep_path},
+    {OPT_STR, 0, "imatrix", "FILE", "Importance matrix: weights the encoding errors.", &imatrix_path},
+    {OPT_STR, 0, "allow-types", "LIST", "Types to choose from, separated by commas (default: the standard types).", &types},
+    {OPT_I64, 0, "widen", "N", "Plan for rows widened to multiples of N (256 for k-quants).", &widen_to},
+    {OPT_STR, 'o', "output", "FILE", "Write the recipe (JSON) here; without it, it goes to standard output.", &out},
+    {OPT_END, 0, NULL, NULL, NULL, NULL}};
+
+static const float *weights(void *ctx_, const char *tensor, uint64_t n) { return ash_imatrix_weights(ctx_, tensor, n); }
+
+static int parse_types(const char *s, ash_dtype t[ASH_DTYPE_MAX]) {
+    int n = 0;
+    char name[32];
+    while (*s) {
+        size_t k = strcspn(s, ",");
+        if (k == 0 || k >= sizeof name || n >= ASH_DTYPE_MAX) return -1;
+        memcpy(name, s, k);
+        name[k] = 0;
+        if (!ash_dtype_parse(name, &t[n]) || !ash_quant_can(t[n])) return -1;
+        n++;
+        s += k + (s[k] == ',');
+    }
+    return n ? n : -1;
+}
+
+static ash_status plan(const char *path, ash_recipe **recipe, ash_solution *sol, uint64_t *budget, ash_dtype *list, size_t n_list, ash_error *err) {
+    ash_gguf *g = NULL;
+    ash_model *m = NULL;
+    ash_imatrix *im = NULL;
+    ash_planner *p = NULL;
+    ash_plan_sweep sw = {0};
+    int *choice = NULL;
+    ash_planner_opts o = ash_planner_defaults();
+    ash_budget_kind kind = size > 0 ? ASH_BUDGET_SIZE : bpw > 0 ? ASH_BUDGET_BPW : ASH_BUDGET_RAM;
+    ash_status st = ash_gguf_open(&g, path, err);
+    if (st == ASH_OK && kind == ASH_BUDGET_RAM) st = ash_model_load(&m, path, err);
+    if (st == ASH_OK) st = ash_fit_budget(budget, g, m, kind, size > 0 ? (double)size : bpw > 0 ? bpw : (double)ram, (uint32_t)ctx, err);
+    if (st == ASH_OK && imatrix_path) st = ash_imatrix_load(&im, imatrix_path, err);
+    if (st == ASH_OK && sweep_path) st = ash_plan_sweep_load(&sw, sweep_path, err);
+    o.types = n_list ? list : NULL;
+    o.n_types = n_list;
+    o.widen = (uint32_t)widen_to;
+    if (im) o.importance = (ash_importance){weights, im};
+    o.lookup_free = kind == ASH_BUDGET_RAM;
+    o.n_threads = g_threads;
+    o.progress = cli_progress();
+    if (st == ASH_OK) st = ash_bake_fixed_bytes(&o.fixed_bytes, g, o.widen, err);
+    if (st == ASH_OK) st = ash_planner_new(&p, g, &o, err);
+    for (size_t i = 0; i < sw.n && st == ASH_OK; i++) st = ash_planner_measured(p, sw.rows[i].tensor, sw.rows[i].rel_err, sw.rows[i].kld, sw.rows[i].half, err);
+    if (st == ASH_OK) {
+        if (sw.n) ash_planner_calibrate(p, sw.noise_floor);
+        choice = malloc(ash_planner_n_units(p) * sizeof *choice);
+        st = choice ? ash_planner_solve(p, *budget, choice, sol, err) : ash_fail(err, ASH_E_NOMEM, "out of memory for a plan");
+    }
+    if (st == ASH_OK) st = ash_planner_recipe(p, choice, recipe, err);
+    if (st == ASH_OK) {
+        ash_recipe_info i = ash_recipe_get_info(*recipe);
+        i.budget_bytes = *budget;
+        st = ash_recipe_set_info(*recipe, &i, err);
+    }
+    cli_progress_done();
+    free(choice);
+    ash_plan_sweep_free(&sw);
+    ash_planner_free(p);
+    ash_imatrix_free(im);
+    ash_model_free(m);
+    ash_gguf_close(g);
+    return st;
+}
+
+static int run(int argc, char **argv) {
+    static ash_dtype list[ASH_DTYPE_MAX];
+    ash_error err = {0};
+    ash_recipe *r = NULL;
+    ash_solution sol = {0};
+    uint64_t budget = 0;
+    int n_list = 0;
+    char a[32], b[32];
+    (void)argc;
+    if ((size > 0) + (bpw > 0) + (ram > 0) != 1) return cli_usage("give one budget: --size, --bpw or --ram");
+    if (ctx < 1 || ctx > 1 << 20) return cli_usage("--ctx takes 1 to 1048576");
+    if (widen_to < 0 || widen_to == 1 || widen_to > 65536) return cli_usage("--widen takes a block size such as 256");
+    if (types && (n_list = parse_types(types, list)) < 0) return cli_usage("--allow-types takes names of types there is an encoder for, such as Q4_K,IQ4_NL");
+    cli_catch_sigint();
+    ash_status st = plan(argv[0], &r, &sol, &budget, list, (size_t)n_list, &err);
+    if (st == ASH_OK && out) st = ash_recipe_save(r, out, &err);
+    if (st == ASH_OK && (!out || g_json)) {
+        char *s;
+        size_t n;
+        st = ash_recipe_json(r, &s, &n, &err);
+        if (st == ASH_OK) {
+            fwrite(s, 1, n, stdout);
+            ash_recipe_text_free(s);
+        }
+    }
+    if (st == ASH_OK && out && !g_json)
+        printf("%s: %s of %s, predicted KLD %.4g%s (bound %.4g)\n", out, cli_bytes(sol.bytes, a), cli_bytes(budget, b), sol.damage, sweep_path ? "" : " from typical sensitivities", sol.bound);
+    ash_recipe_free(r);
+    return st == ASH_OK ? 0 : cli_fail(&err, st);
+}
+
+const ash_cmd cmd_plan = {
+    .name = "plan",
+    .usage = "MODEL --size BYTES [--sweep SWEEP.json] [-o RECIPE.json]",
+    .summary = "Choose a type per matrix for a budget; writes a recipe for `ashlar quantize`.",
+    .details = "Encodes a sample of every matrix in every allowed type, turns the errors into predicted damage with the sweep's measurements, and solves for the "
+               "least total damage within the budget. Sizes are exact, header included. `ashlar fit` does this and verifies it; docs/plan.md has the formulas.",
+    .opts = options,
+    .min_args = 1,
+    .max_args = 1,
+    .json = true,
+    .threads = true,
+    .run = run};

@@ -1,0 +1,83 @@
+#!/bin/sh
+# quantize, widen, plan and fit from outside: sizes, fallbacks, recipes, refusals, resuming. Tiny models only.
+set -u
+A=${ASHLAR:?} D=${ASH_TEST_DATA:?} R=${ASH_ROOT:?}
+T=$(mktemp -d) || exit 1
+trap 'rm -rf "$T"' EXIT
+fails=0 n=0
+ok() { n=$((n + 1)); }
+bad() { n=$((n + 1)); fails=$((fails + 1)); echo "FAIL: $*"; }
+# want CODE PATTERN ARGS...: exit code and a pattern in stdout+stderr
+want() {
+    code=$1 pat=$2
+    shift 2
+    "$A" "$@" >"$T/log" 2>&1
+    rc=$?
+    if [ $rc -ne "$code" ]; then bad "$*: exit $rc, not $code: $(head -c 300 "$T/log")"
+    elif [ -n "$pat" ] && ! grep -q -e "$pat" "$T/log"; then bad "$*: no \"$pat\" in: $(head -c 300 "$T/log")"
+    else ok; fi
+}
+same() { if cmp -s "$1" "$2"; then ok; else bad "$1 and $2 differ"; fi; }
+size_is() { s=$(wc -c <"$1"); if [ "$s" -eq "$2" ]; then ok; else bad "$1 has $s bytes, not $2"; fi; }
+M=$D/golden/llama/model.gguf
+
+# one type: the size said before is the size written; copying is byte for byte
+want 0 "would write" quantize "$M" "$T/q.gguf" --type Q8_0 --dry-run
+said=$(sed -n 's/.*(\([0-9]*\) bytes).*/\1/p' "$T/log" | head -1)
+[ ! -e "$T/q.gguf" ] && ok || bad "a dry run wrote a file"
+want 0 "Q8_0" quantize "$M" "$T/q.gguf" --type Q8_0 -t 2
+size_is "$T/q.gguf" "$said"
+want 0 "already had their type" quantize "$T/q.gguf" "$T/q2.gguf" --type q8_0
+same "$T/q.gguf" "$T/q2.gguf"
+want 0 "Q8_0" quantize "$M" "$T/q1.gguf" --type Q8_0 -t 1
+same "$T/q.gguf" "$T/q1.gguf"
+
+# a type that does not fit: named fallback, error with --strict, or widened rows
+want 0 "fallback: .*do not fit Q4_K, written as IQ4_NL" quantize "$M" "$T/f.gguf" --type Q4_K
+want 2 "do not fit Q4_K" quantize "$M" "$T/s.gguf" --type Q4_K --strict
+[ ! -e "$T/s.gguf" ] && ok || bad "a refused quantize left a file"
+want 0 "Q2_K" quantize "$M" "$T/w.gguf" --type Q2_K --widen 256
+grep -q fallback "$T/log" && grep -v ffn_down "$T/log" | grep -q fallback && bad "widened rows still fell back"
+want 0 "columns" widen "$M" "$T/wide.gguf"
+want 0 "" logits "$M" --tokens 1,2,3,4 -o "$T/a.f32"
+want 0 "" logits "$T/wide.gguf" --tokens 1,2,3,4 -o "$T/b.f32"
+same "$T/a.f32" "$T/b.f32"
+
+# recipes
+printf 'blk.*.ffn_down.weight = Q8_0\ntoken_embd.weight = keep\n* = Q5_0\n' >"$T/r"
+want 0 "Q5_0" quantize "$M" "$T/r.gguf" --recipe "$T/r"
+printf 'blk.99.* = Q8_0\n' >"$T/r"
+want 2 "decides no tensor" quantize "$M" "$T/r2.gguf" --recipe "$T/r"
+printf 'output_norm.weight = Q8_0\n' >"$T/r"
+want 2 "cannot be quantized" quantize "$M" "$T/r2.gguf" --recipe "$T/r"
+printf '* = Q9_0\n' >"$T/r"
+want 3 "r:1: unknown type" quantize "$M" "$T/r2.gguf" --recipe "$T/r"
+want 2 "either --type or --recipe" quantize "$M" "$T/r2.gguf"
+want 2 "own source" quantize "$M" "$M" --type Q8_0
+[ ! -e "$T/r2.gguf" ] && ok || bad "a refused recipe left a file"
+
+# plan: the recipe's predicted size is the file's; a recipe sticks to its model only when it names one
+want 0 "predicted KLD" plan "$M" --bpw 9 -o "$T/plan.json"
+bytes=$(sed -n 's/.*"predicted": {.*"bytes": \([0-9]*\)}.*/\1/p' "$T/plan.json")
+want 0 "bits per weight" quantize "$M" "$T/plan.gguf" --recipe "$T/plan.json"
+size_is "$T/plan.gguf" "$bytes"
+want 4 "smallest possible file" plan "$M" --size 1000
+
+# fit: from a small text to a proved file; again from the work directory: the same bytes
+head -c 24000 "$R/data/wikitext2-valid.txt" >"$T/c.txt"
+head -c 24000 "$R/data/wikitext2-test.txt" >"$T/t.txt"
+fit() { "$A" fit "$M" --bpw 9 -o "$T/fit.gguf" --calib "$T/c.txt" --test "$T/t.txt" --controls 1 --effort quick "$@" >"$T/log" 2>&1; }
+if fit --report "$T/fit.html"; then ok; else bad "fit: $(cat "$T/log")"; fi
+grep -q "this fit" "$T/log" && grep -q "random mix 1" "$T/log" && ok || bad "fit's table: $(cat "$T/log")"
+grep -q "estimate: about" "$T/log" && ok || bad "fit gave no estimate"
+grep -q "</html>" "$T/fit.html" && ! grep -q "https*://" "$T/fit.html" && ok || bad "the report has outside references or no end"
+cp "$T/fit.gguf" "$T/first.gguf"
+if fit --json && grep -q '"ashlar-fit-report"' "$T/log"; then ok; else bad "fit again: $(head -c 300 "$T/log")"; fi
+same "$T/fit.gguf" "$T/first.gguf"
+want 2 "share" fit "$M" --bpw 9 -o "$T/x.gguf" --calib "$T/c.txt" --test "$T/c.txt"
+want 4 "smallest possible file" fit "$M" --size 1000 -o "$T/x.gguf" --calib "$T/c.txt" --test "$T/t.txt"
+want 2 "one budget" fit "$M" -o "$T/x.gguf"
+want 3 "nonexistent" fit "$M" --bpw 9 -o "$T/nonexistent/x.gguf" --calib "$T/c.txt" --test "$T/t.txt"
+[ ! -e "$T/x.gguf" ] && ok || bad "a refused fit left a file"
+
+[ $fails -eq 0 ] && echo "$n checks passed" || { echo "$fails failures in $n checks"; exit 1; }

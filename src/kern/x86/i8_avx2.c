@@ -16,6 +16,8 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 #define INLINE static inline __attribute__((always_inline))
+/* Pins a running sum to a register here: gcc would reassociate integer vector sums into trees and spill. */
+#define KEEP(v) __asm__("" : "+x"(v))
 
 void ash_k_quant8_avx2(const float *x, int K, int8_t *q, float *d, int16_t *b) {
     const __m256 lo = _mm256_set1_ps(-127.0f), hi = _mm256_set1_ps(127.0f), sign = _mm256_set1_ps(-0.0f);
@@ -99,6 +101,8 @@ INLINE void tile(const int T, const int N, const int G, const bool has_min, ash_
                         }
                         sum[t][0] = i ? _mm256_add_epi16(sum[t][0], r0) : r0;
                         sum[t][1] = i ? _mm256_add_epi16(sum[t][1], r1) : r1;
+                        KEEP(sum[t][0]);
+                        KEEP(sum[t][1]);
                     }
                 }
                 UNROLL for (int t = 0; t < T; t++) {

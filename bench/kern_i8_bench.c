@@ -41,14 +41,14 @@ static double now(void) {
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* Best of several runs of at least 5 ms: seconds per call. */
+/* Best of many short runs: seconds per call. */
 #define TIME(stmt)                                        \
     ({                                                    \
         double best_ = 1e9;                               \
-        for (int rep_ = 0; rep_ < 7; rep_++) {            \
+        for (int rep_ = 0; rep_ < 40; rep_++) {            \
             int n_ = 0;                                   \
             double t0_ = now(), t_;                   \
-            do { stmt; n_++; } while ((t_ = now() - t0_) < 5e-3); \
+            do { stmt; n_++; } while ((t_ = now() - t0_) < 1e-3); \
             best_ = ASH_MIN(best_, t_ / n_);              \
         }                                                 \
         best_;                                            \

@@ -49,7 +49,10 @@ INLINE void tile(const int T, const int G, const bool has_min, ash_panel8 p, int
     float dd[TILE][STEP] __attribute__((aligned(64))), db[TILE][MAX] __attribute__((aligned(64)));
     const __m512i zero = _mm512_setzero_si512();
     __m512 acc[TILE];
-    UNROLL for (int t = 0; t < T; t++) acc[t] = _mm512_setzero_ps();
+    UNROLL for (int t = 0; t < T; t++) {
+        acc[t] = _mm512_setzero_ps();
+        __builtin_prefetch(y + t * ldy, 1);
+    }
     const int64_t ld = a.ld_q;
     const int8_t *q0 = a.q, *q3 = a.q + (T > 3 ? 3 * ld : 0), *q6 = a.q + (T > 6 ? 6 * ld : 0), *q9 = a.q + (T > 9 ? 9 * ld : 0);
     for (int g0 = 0; g0 < K / 32; g0 += STEP) {

@@ -25,7 +25,7 @@ typedef __m256 vf;
 /* n > 0: to the right, n < 0: to the left; masks after it make dword shifts act on bytes */
 #define SHIFT(a, n) ((n) > 0 ? SHR(a, (n) > 0 ? (n) : 0) : (n) < 0 ? SHL(a, (n) < 0 ? -(n) : 0) : (a))
 
-enum { COLS_MAX = 8192 /* columns whose per-group terms are prepared at a time */, HEAD_COLS = 2048, ROWS = 8 };
+enum { COLS_MAX = 8192 /* columns whose per-group terms are prepared at a time */, ROWS = 8 };
 
 /* Eight rows at a block: row r at p[r/4] + (r%4) * rb. */
 typedef struct {
@@ -338,39 +338,39 @@ typedef struct {
     int HO, HB; /* head: offset, bytes (0, 2, 4, 8) */
 } layout;
 
-/* Heads of n blocks: for each block 8 rows x HB bytes. */
-INLINE void heads(const layout L, const uint8_t *w, size_t rb, int n, uint8_t *head) {
-    for (int b = 0; b < n; b++, w += L.BB, head += ROWS * L.HB) {
-        const uint8_t *p = w + L.HO;
-        UNROLL for (int r = 0; r < ROWS; r++, p += rb) memcpy(head + r * L.HB, p, (size_t)L.HB);
-    }
+/* Head of one block: 8 rows x HB bytes. */
+INLINE void copy_head(const layout L, const uint8_t *w, size_t rb, uint8_t *head) {
+    const uint8_t *p = w + L.HO;
+    UNROLL for (int r = 0; r < ROWS; r++, p += rb) memcpy(head + r * L.HB, p, (size_t)L.HB);
 }
 
-/* Blocks [0, n) of 8 rows at w through the sink, whose pointers move on. `ahead`: where to prefetch. */
+/* Blocks [0, n) of 8 rows at w through the sink, whose pointers move on. `ahead`: where to prefetch. Heads are
+ * copied some blocks ahead of their use, so that the narrow stores have left the store buffer by then. */
 INLINE void run(const layout L, body_fn body, const uint8_t *w, size_t rb, int n, const uint8_t *ahead, sink *k) {
-    uint8_t head[HEAD_COLS / 32 * ROWS * 8] __attribute__((aligned(32)));
-    const int step = HEAD_COLS / L.B;
-    for (int b0 = 0; b0 < n; b0 += step) {
-        int nb = ASH_MIN(step, n - b0);
-        if (L.HB) heads(L, w, rb, nb, head);
-        for (int b = 0; b < nb; b++) {
-            if (ahead) {
-                for (int i = 0; i < ROWS * L.BB; i += 64) _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
-                ahead += ROWS * L.BB;
-            }
-            rows8 r = {{w, w + 4 * rb}, rb};
-            body(&r, head + (size_t)b * ROWS * (size_t)L.HB, k);
-            w += L.BB;
-            if (k->dot) {
-                k->a += L.B;
-                k->zb += L.B / L.G;
-                k->d += L.B / 32;
-                if (L.has_min) k->db += L.B / L.G;
-            } else {
-                k->q += L.B * 16;
-                k->s += L.B / L.G * 16;
-                if (L.has_min) k->m += L.B / L.G * 16;
-            }
+    enum { RING = 16 };
+    const int lead = L.B == 32 ? 8 : 1;
+    const size_t hb = (size_t)(ROWS * L.HB);
+    uint8_t head[RING * ROWS * 8] __attribute__((aligned(32)));
+    if (L.HB)
+        for (int b = 0; b < lead && b < n; b++) copy_head(L, w + b * L.BB, rb, head + (size_t)b * hb);
+    for (int b = 0; b < n; b++) {
+        if (ahead) {
+            for (int i = 0; i < ROWS * L.BB; i += 64) _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
+            ahead += ROWS * L.BB;
+        }
+        if (L.HB && b + lead < n) copy_head(L, w + lead * L.BB, rb, head + (size_t)((b + lead) % RING) * hb);
+        rows8 r = {{w, w + 4 * rb}, rb};
+        body(&r, head + (size_t)(b % RING) * hb, k);
+        w += L.BB;
+        if (k->dot) {
+            k->a += L.B;
+            k->zb += L.B / L.G;
+            k->d += L.B / 32;
+            if (L.has_min) k->db += L.B / L.G;
+        } else {
+            k->q += L.B * 16;
+            k->s += L.B / L.G * 16;
+            if (L.has_min) k->m += L.B / L.G * 16;
         }
     }
 }

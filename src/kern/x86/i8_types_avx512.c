@@ -29,7 +29,7 @@ typedef __m512 vf;
 /* n > 0: to the right, n < 0: to the left; masks after it make dword shifts act on bytes */
 #define SHIFT(a, n) ((n) > 0 ? SHR(a, (unsigned)((n) > 0 ? (n) : 0)) : (n) < 0 ? SHL(a, (unsigned)((n) < 0 ? -(n) : 0)) : (a))
 
-enum { COLS_MAX = 8192 /* columns whose per-group terms are prepared at a time */, HEAD_COLS = 2048 };
+enum { COLS_MAX = 8192 /* columns whose per-group terms are prepared at a time */ };
 
 /* Sixteen rows at a block: row r at p[r/4] + (r%4) * rb. */
 typedef struct {
@@ -105,12 +105,16 @@ INLINE vi byte_of(vi v, int j) { return AND(SHIFT(v, 8 * j), _mm512_set1_epi32(2
 
 INLINE vf head16(const uint8_t *head) { return _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)head)); }
 
-/* v: 4 dwords of nibble pairs; low nibbles are columns 0-15 of the group at k4, high ones 16-31. */
+/* v: 4 dwords of nibble pairs; low nibbles are columns 0-15 of the group at k4, high ones 16-31. Two
+ * chains of sums (here and below) halve the latency of a group. */
 INLINE vi nibbles(sink *k, int k4, const vi v[4], vi isum) {
     const vi low = SET1(15);
-    UNROLL for (int i = 0; i < 4; i++) isum = put(k, k4 + i, AND(v[i], low), isum);
-    UNROLL for (int i = 0; i < 4; i++) isum = put(k, k4 + 4 + i, AND(SHR(v[i], 4), low), isum);
-    return isum;
+    vi sum2 = _mm512_setzero_si512();
+    UNROLL for (int i = 0; i < 4; i++) {
+        isum = put(k, k4 + i, AND(v[i], low), isum);
+        sum2 = put(k, k4 + 4 + i, AND(SHR(v[i], 4), low), sum2);
+    }
+    return _mm512_add_epi32(isum, sum2);
 }
 
 BODY(Q4_0) {
@@ -323,39 +327,39 @@ typedef struct {
     int HO, HB; /* head: offset, bytes (0, 2, 4, 8) */
 } layout;
 
-/* Heads of n blocks: for each block 16 rows x HB bytes. */
-INLINE void heads(const layout L, const uint8_t *w, size_t rb, int n, uint8_t *head) {
-    for (int b = 0; b < n; b++, w += L.BB, head += 16 * L.HB) {
-        const uint8_t *p = w + L.HO;
-        UNROLL for (int r = 0; r < 16; r++, p += rb) memcpy(head + r * L.HB, p, (size_t)L.HB);
-    }
+/* Head of one block: 16 rows x HB bytes. */
+INLINE void copy_head(const layout L, const uint8_t *w, size_t rb, uint8_t *head) {
+    const uint8_t *p = w + L.HO;
+    UNROLL for (int r = 0; r < 16; r++, p += rb) memcpy(head + r * L.HB, p, (size_t)L.HB);
 }
 
-/* Blocks [0, n) of 16 rows at w through the sink, whose pointers move on. `ahead`: where to prefetch. */
+/* Blocks [0, n) of 16 rows at w through the sink, whose pointers move on. `ahead`: where to prefetch. Heads are
+ * copied some blocks ahead of their use, so that the narrow stores have left the store buffer by then. */
 INLINE void run(const layout L, body_fn body, const uint8_t *w, size_t rb, int n, const uint8_t *ahead, sink *k) {
-    uint8_t head[HEAD_COLS / 32 * 16 * 8] __attribute__((aligned(64)));
-    const int step = HEAD_COLS / L.B;
-    for (int b0 = 0; b0 < n; b0 += step) {
-        int nb = ASH_MIN(step, n - b0);
-        if (L.HB) heads(L, w, rb, nb, head);
-        for (int b = 0; b < nb; b++) {
-            if (ahead) {
-                for (int i = 0; i < 16 * L.BB; i += 64) _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
-                ahead += 16 * L.BB;
-            }
-            rows16 r = {{w, w + 4 * rb, w + 8 * rb, w + 12 * rb}, rb};
-            body(&r, head + (size_t)b * 16 * (size_t)L.HB, k);
-            w += L.BB;
-            if (k->dot) {
-                k->a += L.B;
-                k->zb += L.B / L.G;
-                k->d += L.B / 32;
-                if (L.has_min) k->db += L.B / L.G;
-            } else {
-                k->q += L.B * 16;
-                k->s += L.B / L.G * 16;
-                if (L.has_min) k->m += L.B / L.G * 16;
-            }
+    enum { RING = 16 };
+    const int lead = L.B == 32 ? 8 : 1;
+    const size_t hb = (size_t)(16 * L.HB);
+    uint8_t head[RING * 16 * 8] __attribute__((aligned(64)));
+    if (L.HB)
+        for (int b = 0; b < lead && b < n; b++) copy_head(L, w + b * L.BB, rb, head + (size_t)b * hb);
+    for (int b = 0; b < n; b++) {
+        if (ahead) {
+            for (int i = 0; i < 16 * L.BB; i += 64) _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
+            ahead += 16 * L.BB;
+        }
+        if (L.HB && b + lead < n) copy_head(L, w + lead * L.BB, rb, head + (size_t)((b + lead) % RING) * hb);
+        rows16 r = {{w, w + 4 * rb, w + 8 * rb, w + 12 * rb}, rb};
+        body(&r, head + (size_t)(b % RING) * hb, k);
+        w += L.BB;
+        if (k->dot) {
+            k->a += L.B;
+            k->zb += L.B / L.G;
+            k->d += L.B / 32;
+            if (L.has_min) k->db += L.B / L.G;
+        } else {
+            k->q += L.B * 16;
+            k->s += L.B / L.G * 16;
+            if (L.has_min) k->m += L.B / L.G * 16;
         }
     }
 }

@@ -17,7 +17,7 @@ typedef struct {
     float w[ASH_SUP_N];       /* sums to 1 */
 } ash_support;
 
-/* From a row of logits and its log-sum-exp. Same seed, same set. */
-void ash_support_choose(ash_support *s, const float *logits, double lse, int64_t n_vocab, uint64_t seed);
+/* From a row of probabilities (sum 1 up to rounding). Same seed, same set. */
+void ash_support_choose(ash_support *s, const float *prob, int64_t n_vocab, uint64_t seed);
 
 #endif

@@ -18,7 +18,7 @@ int ash_role_parse(const char *s, size_t n) {
 }
 
 ash_sweep_opts ash_sweep_defaults(void) {
-    return (ash_sweep_opts){.n_ctx = 128, .skip = 16, .min_chunks = 8, .max_chunks = 24, .until = 0.2, .cpu_level = -1, .seed = 1, .mem_bytes = 512000000};
+    return (ash_sweep_opts){.n_ctx = 64, .skip = 8, .min_chunks = 12, .max_chunks = 48, .until = 0.2, .cpu_level = -1, .seed = 1, .mem_bytes = 512000000};
 }
 
 static ash_sweep_opts filled(const ash_sweep_opts *o) {
@@ -104,15 +104,19 @@ static uint64_t job_hash(const ash_model *m, const ash_token *tok, size_t n_tok,
     return ash_hash64(h, sizeof h);
 }
 
+enum { PROBE_CHUNKS = 128, PROBE_UNITS = 32 }; /* probes pay when many units share them */
+
 /* Starts of the chunks: spread over the whole text whatever number of them is used in the end (steps of the golden ratio,
  * seeded start); one after the other when the text is short. */
-static ash_status choose_chunks(ash_sweep_job *j, const ash_eval_text *t, ash_error *err) {
-    size_t T = (size_t)j->T, M = j->o.max_chunks;
-    if (t->n < T * j->o.min_chunks)
+static ash_status choose_chunks(ash_sweep_job *j, const ash_eval_text *t, size_t n_units, ash_error *err) {
+    size_t T = (size_t)j->T, M = j->o.max_chunks, have = t->n / T;
+    if (have < j->o.min_chunks)
         return ash_fail(err, ASH_E_RANGE, "the text has %zu tokens; %u chunks of %d are the least a sweep needs", t->n, j->o.min_chunks, j->T);
-    bool spread = t->n / T >= 4 * M;
-    if (!spread) j->o.max_chunks = (uint32_t)ASH_MIN(M, t->n / T);
-    M = j->o.max_chunks;
+    if (n_units >= PROBE_UNITS && have >= 4 * ASH_MAX(M, (size_t)PROBE_CHUNKS)) j->n_probe = PROBE_CHUNKS;
+    bool spread = have >= 4 * ASH_MAX(M, (size_t)j->n_probe);
+    if (!spread) M = ASH_MIN(M, have);
+    j->o.max_chunks = (uint32_t)M;
+    M = ASH_MAX(M, (size_t)j->n_probe);
     j->tok = ash_calloc(M * T, sizeof *j->tok);
     if (!j->tok) return ash_fail(err, ASH_E_NOMEM, "out of memory for %zu chunks", M);
     ash_rng rng;
@@ -132,7 +136,9 @@ static ash_status choose_chunks(ash_sweep_job *j, const ash_eval_text *t, ash_er
 }
 
 /* ---- how many chunks next ---- */
-static void unit_stat(const ash_sweep_book *b, size_t i, double *mean, double *half) { ash_mean_half(b->u[i].kld, b->u[i].n, mean, half); }
+static void unit_stat(const ash_sweep_job *j, size_t i, double *mean, double *half) {
+    ash_sweep_stat(&j->book, &j->units[i], (uint32_t)i, j->m->hp.n_layer, mean, half);
+}
 
 /* Marks finished units; returns the active ones. */
 static uint32_t active_units(ash_sweep_job *j, uint32_t *act) {
@@ -141,7 +147,7 @@ static uint32_t active_units(ash_sweep_job *j, uint32_t *act) {
         ash_sweep_state *u = &j->book.u[i];
         if (u->done) continue;
         double mean, half;
-        unit_stat(&j->book, i, &mean, &half);
+        unit_stat(j, i, &mean, &half);
         if ((u->n >= j->o.min_chunks && half <= j->o.until * mean) || u->n >= j->o.max_chunks || (u->n && mean == 0)) u->done = 1;
         else act[n++] = i;
     }
@@ -159,7 +165,7 @@ static uint32_t next_chunks(const ash_sweep_job *j, const uint32_t *act, uint32_
         double sum = 0;
         for (uint32_t i = 0; i < n; i++) {
             double mean, half;
-            unit_stat(b, act[i], &mean, &half);
+            unit_stat(j, act[i], &mean, &half);
             double r = half / (j->o.until * mean);
             sum += ASH_MIN(r * r, 4.0);
         }
@@ -168,7 +174,7 @@ static uint32_t next_chunks(const ash_sweep_job *j, const uint32_t *act, uint32_
     }
     want = ASH_MIN(want, j->o.max_chunks - have);
     uint64_t per, rest;
-    ash_sweep_pass_bytes(j->m, j->e.n_threads, j->T, (uint64_t)n + 2, 1, &per, &rest);
+    ash_sweep_pass_bytes(j->m, j->e.n_threads, j->T, (uint64_t)n + ASH_SWEEP_EXTRA, 1, &per, &rest);
     uint64_t fit = j->o.mem_bytes / per;
     if (fit == 0) fit = 4; /* not even one chunk: to disk then */
     return (uint32_t)ASH_MIN((uint64_t)want, fit);
@@ -178,6 +184,12 @@ ash_status ash_sweep_run_job(ash_sweep_job *j, ash_error *err) {
     uint32_t *act = ash_calloc(j->book.n_units, sizeof *act);
     if (!act) return ash_fail(err, ASH_E_NOMEM, "out of memory");
     ash_status st = ASH_OK;
+    if (j->book.n_probe && !j->book.probed) {
+        uint32_t n = active_units(j, act);
+        j->work_total = ash_sweep_probe_macs(j->m, j->T) * j->book.n_probe + ash_sweep_macs(j->m, j->T, j->units, act, n) * j->o.min_chunks;
+        ASH_TRY_GOTO(ash_sweep_pass(j, NULL, 0, 0, j->book.n_probe, ASH_PASS_PROBES, err), done);
+        if (j->o.checkpoint) ASH_TRY_GOTO(ash_book_save(&j->book, j->o.checkpoint, err), done);
+    }
     for (;;) {
         uint32_t n = active_units(j, act);
         if (n == 0) break;
@@ -185,7 +197,7 @@ ash_status ash_sweep_run_job(ash_sweep_job *j, ash_error *err) {
         double left = ash_sweep_macs(j->m, j->T, j->units, act, n); /* of one chunk */
         uint32_t more = j->book.n_chunks < j->o.min_chunks ? j->o.min_chunks - j->book.n_chunks : c;
         j->work_total = j->work_done + left * more;
-        ASH_TRY_GOTO(ash_sweep_pass(j, act, n, j->book.n_chunks, c, j->book.n_chunks == 0, err), done);
+        ASH_TRY_GOTO(ash_sweep_pass(j, act, n, j->book.n_chunks, c, j->book.n_chunks == 0 ? ASH_PASS_CONTROLS : 0, err), done);
         if (j->book.identity != 0) {
             st = ash_fail(err, ASH_E_INTERNAL, "the identity control gave a divergence of %g instead of 0", j->book.identity);
             goto done;
@@ -222,9 +234,9 @@ ash_status ash_sweep_run(ash_sweep_result *res, ash_model *m, const ash_eval_tex
         return ash_fail(err, ASH_E_USAGE, "chunks of %u tokens with %u not scored are not possible", j.o.n_ctx, j.o.skip);
     ASH_TRY(check_units(m, units, n, err));
     ASH_TRY_GOTO(ash_exec_init(&j.e, j.o.n_threads, j.o.cpu_level, err), done);
-    ASH_TRY_GOTO(choose_chunks(&j, t, err), done);
-    uint64_t job = job_hash(m, j.tok, (size_t)j.T * j.o.max_chunks, im, units, n, &j.o);
-    ASH_TRY_GOTO(ash_book_init(&j.book, (uint32_t)n, j.o.max_chunks, job, err), done);
+    ASH_TRY_GOTO(choose_chunks(&j, t, n, err), done);
+    uint64_t job = job_hash(m, j.tok, (size_t)j.T * ASH_MAX(j.o.max_chunks, j.n_probe), im, units, n, &j.o);
+    ASH_TRY_GOTO(ash_book_init(&j.book, (uint32_t)n, j.o.max_chunks, j.n_probe, job, err), done);
     ASH_TRY_GOTO(load_checkpoint(&j, err), done);
     ASH_TRY_GOTO(ash_sweep_run_job(&j, err), done);
     res->rows = ash_calloc(n, sizeof *res->rows);
@@ -236,7 +248,7 @@ ash_status ash_sweep_run(ash_sweep_result *res, ash_model *m, const ash_eval_tex
     for (size_t i = 0; i < n; i++) {
         ash_sweep_row *r = &res->rows[i];
         r->unit = units[i];
-        unit_stat(&j.book, i, &r->kld, &r->half);
+        unit_stat(&j, i, &r->kld, &r->half);
         r->n_chunks = j.book.u[i].n;
         r->rel_err = j.book.u[i].rel_err;
         r->dead = true;

@@ -5,6 +5,10 @@
 #include "eval/delta.h"
 #include "eval/stats.h"
 
+/* Three probes knock down all matrices of a third of the layers each. How much a chunk of text suffers under any knockout is
+ * mostly a property of the chunk; the probes show it, on many more chunks than the units can afford (sweep_stat.c). */
+enum { ASH_SWEEP_PROBES = 3, ASH_SWEEP_EXTRA = ASH_SWEEP_PROBES + 2 };
+
 /* Per unit: results so far. Chunk k of every unit is the same text. */
 typedef struct {
     uint32_t n;        /* chunks measured: the first n */
@@ -17,12 +21,15 @@ typedef struct {
 typedef struct {
     uint32_t n_units, max_chunks;
     uint32_t n_chunks;       /* chunks done */
+    uint32_t n_probe;        /* chunks of the probes; 0: no probes */
+    uint32_t probed;         /* they have run */
     uint64_t job;            /* hash of model, tokens, units and options: another job's checkpoint is refused */
     double identity, noise;  /* of the controls, measured in the first pass */
     ash_sweep_state *u;
     double *values;          /* storage behind u[].kld */
+    double *probe;           /* [ASH_SWEEP_PROBES][n_probe] chunk means */
 } ash_sweep_book;
-ash_status ash_book_init(ash_sweep_book *b, uint32_t n_units, uint32_t max_chunks, uint64_t job, ash_error *err);
+ash_status ash_book_init(ash_sweep_book *b, uint32_t n_units, uint32_t max_chunks, uint32_t n_probe, uint64_t job, ash_error *err);
 void ash_book_free(ash_sweep_book *b);
 /* Checkpoint bytes. Load checks everything; a file of another job is ASH_E_STATE, damage is ASH_E_FORMAT. b is initialised
  * with the expected counts and job. */
@@ -37,7 +44,8 @@ typedef struct {
     const ash_sweep_unit *units;
     ash_sweep_opts o;        /* defaults filled in */
     ash_sweep_book book;
-    ash_token *tok;          /* [max_chunks][T], BOS in place */
+    ash_token *tok;          /* [max_chunks, or n_probe if that is more][T], BOS in place */
+    uint32_t n_probe;
     int T;
     bool exact;              /* tests: differences through float32 products */
     double work_done, work_total; /* multiply-accumulates, for the progress */
@@ -46,9 +54,13 @@ typedef struct {
 /* Matrix of a unit's role; NULL for none. */
 const ash_mat *ash_sweep_mat(const ash_model *m, int layer, int role);
 
-/* Measure the active units (indices act[0..n_act)) on chunks [c0, c0 + n_chunks) and append to the book. With `controls`
- * the identity and noise streams run too. */
-ash_status ash_sweep_pass(ash_sweep_job *j, const uint32_t *act, uint32_t n_act, uint32_t c0, uint32_t n_chunks, bool controls, ash_error *err);
+/* Measure the active units (indices act[0..n_act)) on chunks [c0, c0 + n_chunks) and append to the book; with CONTROLS the
+ * identity and noise streams run too. PROBES goes alone (n_act = 0) over the book's n_probe chunks. */
+enum { ASH_PASS_CONTROLS = 1, ASH_PASS_PROBES = 2 };
+ash_status ash_sweep_pass(ash_sweep_job *j, const uint32_t *act, uint32_t n_act, uint32_t c0, uint32_t n_chunks, unsigned extra, ash_error *err);
+double ash_sweep_probe_macs(const ash_model *m, int T);
+/* A unit's figure: mean and 95 % half-width, by the plain mean of its chunks or as a ratio to a probe, whichever is tighter. */
+void ash_sweep_stat(const ash_sweep_book *b, const ash_sweep_unit *u, uint32_t unit, int n_layer, double *mean, double *half);
 /* Passes until every unit is done, with checkpoints. */
 ash_status ash_sweep_run_job(ash_sweep_job *j, ash_error *err);
 /* Bytes of differences (spillable) and of everything else for such a pass. */

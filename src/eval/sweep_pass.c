@@ -3,6 +3,7 @@
  * differences to the reference are kept between layers. Scoring is in sweep_score.c. */
 #include "eval/sweep_score.h"
 
+#include "ashlar/quant.h"
 #include "eval/vec.h"
 
 #include <math.h>
@@ -12,16 +13,14 @@ typedef struct {
     uint32_t n_chunks, c0;
     ash_stream *s;
     uint32_t n_streams;
-    uint16_t *diff;          /* [stream][chunk][T][E] bfloat16 */
-    size_t diff_row;         /* T * E */
-    ash_dref *ref;
+    size_t row;              /* T * E */
+    float *x, *next;         /* reference's residual [chunk][T][E]: entering, leaving the layer */
     ash_dlayer L;
-    float *scratch;
-    size_t scratch_floats;
-    const float *dw[ASH_W_COUNT]; /* changed minus original of the type at hand */
+    float *scratch;          /* per thread: the reference's intermediates, a stream's difference, delta.c's scratch */
+    size_t scratch_floats, ref_floats;
+    const float *dw[ASH_DTYPE_MAX][ASH_W_COUNT]; /* changed minus original, per type at hand */
     const uint32_t *list;    /* streams of this dispatch */
-    uint32_t n_list;
-    bool changed;            /* their unit changes this layer */
+    uint32_t n_list, n_groups;
 } pass;
 
 static size_t up16(size_t n) { return (n + 15) / 16 * 16; }
@@ -44,6 +43,14 @@ double ash_sweep_macs(const ash_model *m, int T, const ash_sweep_unit *units, co
     return total;
 }
 
+/* A probe changes a share of the layers in float32 and lives from the first of them on; the reference itself counts too. */
+double ash_sweep_probe_macs(const ash_model *m, int T) {
+    ash_sweep_unit u[ASH_SWEEP_PROBES];
+    for (int k = 0; k < ASH_SWEEP_PROBES; k++) u[k] = (ash_sweep_unit){k * m->hp.n_layer / ASH_SWEEP_PROBES, 1, ASH_Q8_0};
+    ash_sweep_unit whole = {0, 1, ASH_Q8_0};
+    return ash_sweep_macs(m, T, u, NULL, ASH_SWEEP_PROBES) + 6 * ash_sweep_macs(m, T, &whole, NULL, 1);
+}
+
 void ash_sweep_pass_bytes(const ash_model *m, int n_threads, int T, uint64_t n_act, uint64_t n_chunks, uint64_t *diff, uint64_t *rest) {
     uint64_t layer = 0;
     for (int l = 0; l < m->hp.n_layer; l++) {
@@ -52,13 +59,14 @@ void ash_sweep_pass_bytes(const ash_model *m, int n_threads, int T, uint64_t n_a
         layer = ASH_MAX(layer, n);
     }
     *diff = n_act * n_chunks * (uint64_t)T * (uint64_t)m->hp.n_embd * 2;
-    *rest = layer * 4 * 2 + layer * 9 / 8 + n_chunks * ash_dref_floats(m, T) * 4 + (uint64_t)n_threads * ash_delta_scratch_floats(m, T) * 4;
+    *rest = layer * 4 * 3 + layer * 9 / 8 + n_chunks * (uint64_t)T * (uint64_t)m->hp.n_embd * 8 +
+            (uint64_t)n_threads * (ash_dref_floats(m, T) + ash_delta_scratch_floats(m, T)) * 4;
 }
 
 /* ---- weights of a layer ---- */
 typedef struct { float *f; uint8_t *q; float *s; } layer_mem;
 
-static ash_status layer_mem_alloc(layer_mem *lm, float **dw, const ash_model *m, ash_error *err) {
+static ash_status layer_mem_alloc(layer_mem *lm, size_t *layer_floats, const ash_model *m, ash_error *err) {
     size_t nf = 0, nq = 0, ns = 0;
     for (int l = 0; l < m->hp.n_layer; l++) {
         size_t f = 0, q = 0, s = 0;
@@ -73,8 +81,8 @@ static ash_status layer_mem_alloc(layer_mem *lm, float **dw, const ash_model *m,
     lm->f = ash_alloc_aligned(nf * sizeof(float), 64);
     lm->q = ash_alloc_aligned(nq, 64);
     lm->s = ash_alloc_aligned(ns * sizeof(float), 64);
-    *dw = ash_alloc_aligned(nf * sizeof(float), 64);
-    if (lm->f && lm->q && lm->s && *dw) return ASH_OK;
+    *layer_floats = nf;
+    if (lm->f && lm->q && lm->s) return ASH_OK;
     return ash_fail(err, ASH_E_NOMEM, "out of memory for the weights of a layer");
 }
 
@@ -97,39 +105,45 @@ static void layer_weights(pass *p, const layer_mem *lm, int l) {
 
 /* ---- streams ---- */
 static bool changes(const ash_stream *s, int l) {
-    return s->unit.type != ASH_F32 && (s->unit.roles & ASH_ROLES_LAYER) && (s->unit.layer < 0 || s->unit.layer == l);
+    return s->unit.type != ASH_F32 && (s->unit.roles & ASH_ROLES_LAYER) && l >= s->from && l < s->to;
 }
 
-static bool alive(const ash_stream *s, int l) { return s->diff && (s->unit.layer < 0 || l >= s->unit.layer); }
+static bool alive(const ash_stream *s, int l) { return s->diff && l >= s->from && (!s->zero || changes(s, l)); }
 
-static void ref_part(void *ctx, int64_t begin, int64_t end, int ith) {
+/* One chunk and a share of the streams: the reference through the layer, then each stream while the reference's
+ * intermediates are in the cache. */
+static void item_part(void *ctx, int64_t begin, int64_t end, int ith) {
     pass *p = ctx;
-    for (int64_t c = begin; c < end; c++) ash_dref_run(&p->L, &p->ref[c], p->scratch + (size_t)ith * p->scratch_floats);
-}
-
-static void delta_part(void *ctx, int64_t begin, int64_t end, int ith) {
-    pass *p = ctx;
-    float *d = p->scratch + (size_t)ith * p->scratch_floats, *scratch = d + up16(p->diff_row);
+    float *mem = p->scratch + (size_t)ith * p->scratch_floats, *d = mem + p->ref_floats, *scratch = d + up16(p->row);
+    ash_dref ref;
+    ash_dref_place(&ref, p->L.m, p->L.T, mem);
     for (int64_t i = begin; i < end; i++) {
-        uint32_t c = (uint32_t)(i / p->n_list);
-        const ash_stream *s = &p->s[p->list[i % p->n_list]];
-        uint16_t *keep = s->diff + c * p->diff_row;
-        const float *dw[ASH_W_COUNT] = {0};
-        if (p->changed)
-            for (int r = 0; r < ASH_W_COUNT; r++)
-                if (s->unit.roles & 1u << r) dw[r] = p->dw[r];
-        if (s->zero) memset(d, 0, p->diff_row * sizeof(float));
-        else ash_vec_from_bf16(d, keep, (int64_t)p->diff_row);
-        ash_delta_run(&p->L, &p->ref[c], dw, s->zero, d, scratch);
-        ash_vec_to_bf16(keep, d, (int64_t)p->diff_row);
+        uint32_t c = (uint32_t)(i / p->n_groups), g = (uint32_t)(i % p->n_groups);
+        memcpy(ref.x, p->x + c * p->row, p->row * sizeof(float));
+        ash_dref_run(&p->L, &ref, scratch);
+        if (g == 0) memcpy(p->next + c * p->row, ref.x, p->row * sizeof(float));
+        for (uint32_t k = g; k < p->n_list; k += p->n_groups) {
+            const ash_stream *s = &p->s[p->list[k]];
+            uint16_t *keep = s->diff + c * p->row;
+            const float *dw[ASH_W_COUNT] = {0};
+            if (changes(s, p->L.layer))
+                for (int r = 0; r < ASH_W_COUNT; r++)
+                    if (s->unit.roles & 1u << r) dw[r] = p->dw[s->unit.type][r];
+            if (s->zero) memset(d, 0, p->row * sizeof(float));
+            else ash_vec_from_bf16(d, keep, (int64_t)p->row);
+            ash_delta_run(&p->L, &ref, dw, s->zero, d, scratch);
+            ash_vec_to_bf16(keep, d, (int64_t)p->row);
+        }
     }
 }
 
-static void run_streams(pass *p, const uint32_t *list, uint32_t n, bool changed) {
+static void run_list(pass *p, const uint32_t *list, uint32_t n) {
+    uint32_t want = 8 * (uint32_t)p->j->e.n_threads; /* items, so that threads end together */
     p->list = list;
     p->n_list = n;
-    p->changed = changed;
-    ash_pool_run(p->j->e.pool, (int64_t)n * p->n_chunks, 1, delta_part, p);
+    p->n_groups = p->n_chunks >= want ? 1 : (want + p->n_chunks - 1) / p->n_chunks;
+    p->n_groups = ASH_MAX(ASH_MIN(p->n_groups, n / 16), 1u); /* each share runs the reference anew */
+    ash_pool_run(p->j->e.pool, (int64_t)p->n_chunks * p->n_groups, 1, item_part, p);
     for (uint32_t i = 0; i < n; i++) p->s[list[i]].zero = false;
 }
 
@@ -137,50 +151,60 @@ static const float *imp_of(const ash_sweep_job *j, int l, int r) {
     return j->im ? ash_imatrix_weights(j->im, j->m->layers[l].name[r], (uint64_t)j->m->layers[l].w[r].K) : NULL;
 }
 
-/* All streams of one type that change this layer: build what the type does to the matrices, then run them. */
-static ash_status run_type(pass *p, int l, ash_dtype type, uint32_t *list, float *dw, ash_error *err) {
+/* What a type does to the matrices of this layer that some stream changes to it. */
+static ash_status build_type(pass *p, int l, ash_dtype type, float *dw, ash_error *err) {
     ash_sweep_job *j = p->j;
-    uint32_t n = 0, roles = 0;
+    uint32_t roles = 0;
     for (uint32_t i = 0; i < p->n_streams; i++)
-        if (alive(&p->s[i], l) && changes(&p->s[i], l) && p->s[i].unit.type == type) {
-            list[n++] = i;
-            roles |= p->s[i].unit.roles;
-        }
+        if (changes(&p->s[i], l) && p->s[i].unit.type == type) roles |= p->s[i].unit.roles;
     double sums[ASH_W_COUNT][2] = {{0}};
     for (int r = 0; r < ASH_W_COUNT; r++) {
         const ash_mat *w = ash_sweep_mat(j->m, l, r);
-        p->dw[r] = NULL;
+        p->dw[type][r] = NULL;
         if (!(roles & 1u << r) || !w) continue;
         ash_status st = ash_change_build(&j->e, w, type, imp_of(j, l, r), dw, sums[r], err);
         if (st != ASH_OK) return ash_error_prefix(err, "tensor %s", j->m->layers[l].name[r]), st;
-        p->dw[r] = dw;
+        p->dw[type][r] = dw;
         dw += ash_packed_floats(w->n_rows, w->K);
     }
-    for (uint32_t i = 0; i < n; i++) {
-        ash_stream *s = &p->s[list[i]];
+    for (uint32_t i = 0; i < p->n_streams; i++) {
+        ash_stream *s = &p->s[i];
+        if (!changes(s, l) || s->unit.type != type) continue;
         for (int r = 0; r < ASH_W_COUNT; r++)
             if (s->unit.roles & 1u << r) {
                 s->err[0] += sums[r][0];
                 s->err[1] += sums[r][1];
             }
     }
-    run_streams(p, list, n, true);
     return ASH_OK;
 }
 
-static ash_status run_layer(pass *p, const layer_mem *lm, int l, uint32_t *list, float *dw, ash_error *err) {
+/* All streams through layer l. Types are taken as many at a time as dw has room for. */
+static ash_status run_layer(pass *p, const layer_mem *lm, int l, uint32_t *list, float *dw, size_t layer_floats, int dw_sets, ash_error *err) {
     layer_weights(p, lm, l);
-    ash_pool_run(p->j->e.pool, p->n_chunks, 1, ref_part, p);
-    uint32_t n = 0;
     uint64_t types = 0;
-    for (uint32_t i = 0; i < p->n_streams; i++) {
-        if (!alive(&p->s[i], l)) continue;
+    for (uint32_t i = 0; i < p->n_streams; i++)
         if (changes(&p->s[i], l)) types |= 1ull << p->s[i].unit.type;
-        else if (!p->s[i].zero) list[n++] = i; /* nothing has changed yet: stays equal to the reference */
+    bool first = true;
+    while (first || types) {
+        uint64_t now = 0;
+        for (int t = 0, k = 0; t < ASH_DTYPE_MAX && k < dw_sets; t++)
+            if (types & 1ull << t) {
+                ASH_TRY(build_type(p, l, (ash_dtype)t, dw + (size_t)k++ * layer_floats, err));
+                now |= 1ull << t;
+            }
+        uint32_t n = 0;
+        for (uint32_t i = 0; i < p->n_streams; i++) {
+            const ash_stream *s = &p->s[i];
+            if (alive(s, l) && (changes(s, l) ? (now >> s->unit.type & 1) != 0 : first)) list[n++] = i;
+        }
+        run_list(p, list, n); /* also with no stream: the reference moves on */
+        types &= ~now;
+        first = false;
     }
-    if (n) run_streams(p, list, n, false);
-    for (int t = 0; t < ASH_DTYPE_MAX; t++)
-        if (types & 1ull << t) ASH_TRY(run_type(p, l, (ash_dtype)t, list, dw, err));
+    float *x = p->x;
+    p->x = p->next;
+    p->next = x;
     return ASH_OK;
 }
 
@@ -189,7 +213,7 @@ static ash_status start_stream(pass *p, ash_stream *s, ash_error *err) {
     const ash_sweep_job *j = p->j;
     const ash_model *m = j->m;
     const int E = m->hp.n_embd;
-    const size_t n = p->diff_row;
+    const size_t n = p->row;
     ash_status st = ASH_OK;
     float *d = ash_alloc(n * sizeof(float)), *row = ash_alloc((size_t)E * sizeof(float)), *one = ash_alloc((size_t)E * sizeof(float)),
           *tmp = ash_alloc(ash_change_row_floats(E) * sizeof(float));
@@ -202,7 +226,7 @@ static ash_status start_stream(pass *p, ash_stream *s, ash_error *err) {
         for (int t = 0; t < p->j->T; t++) {
             float *dt = d + (size_t)t * (size_t)E;
             if (s->kind == ASH_STREAM_NOISE) {
-                for (int i = 0; i < E; i++) dt[i] = p->ref[c].x[(size_t)t * (size_t)E + (size_t)i] * ((t * 31 + i * 7) % 3 - 1) * 0x1p-24f;
+                for (int i = 0; i < E; i++) dt[i] = p->x[c * n + (size_t)t * (size_t)E + (size_t)i] * ((t * 31 + i * 7) % 3 - 1) * 0x1p-24f;
                 continue;
             }
             ash_token tok = j->tok[(size_t)(p->c0 + c) * (size_t)j->T + (size_t)t];
@@ -226,23 +250,31 @@ done:
     return st;
 }
 
-static ash_status setup_streams(pass *p, const uint32_t *act, uint32_t n_act, bool controls, ash_error *err) {
+static ash_status setup_streams(pass *p, uint16_t *diff, const uint32_t *act, uint32_t n_act, unsigned extra, ash_error *err) {
     ash_sweep_job *j = p->j;
-    p->n_streams = n_act + (controls ? 2 : 0);
-    p->s = ash_calloc(p->n_streams, sizeof *p->s);
-    if (!p->s) return ash_fail(err, ASH_E_NOMEM, "out of memory for %u streams", p->n_streams);
-    for (uint32_t i = 0; i < p->n_streams; i++) {
-        ash_stream *s = &p->s[i];
-        *s = (ash_stream){.kind = i < n_act ? ASH_STREAM_UNIT : i == n_act ? ASH_STREAM_IDENTITY : ASH_STREAM_NOISE, .zero = true};
-        s->unit = i < n_act ? j->units[act[i]] : (ash_sweep_unit){-1, ASH_ROLES_LAYER, ASH_F32};
-        s->table = s->unit.type != ASH_F32 && (s->unit.roles & (1u << ASH_ROLE_OUTPUT | (j->m->tied ? 1u << ASH_ROLE_EMBD : 0u)));
-        if (s->unit.roles != 1u << ASH_ROLE_OUTPUT) s->diff = p->diff + (size_t)i * p->n_chunks * p->diff_row;
+    const int L = j->m->hp.n_layer;
+    const ash_sweep_unit probe = {-1, ASH_ROLES_LAYER, ash_quant_can(ASH_IQ4_NL) ? ASH_IQ4_NL : ASH_Q8_0};
+    p->s = ash_calloc((size_t)n_act + ASH_SWEEP_EXTRA, sizeof *p->s);
+    if (!p->s) return ash_fail(err, ASH_E_NOMEM, "out of memory for %u streams", n_act);
+    for (uint32_t i = 0; i < n_act; i++) {
+        ash_sweep_unit u = j->units[act[i]];
+        p->s[p->n_streams++] = (ash_stream){.kind = ASH_STREAM_UNIT, .unit = u, .from = u.layer < 0 ? 0 : u.layer, .to = u.layer < 0 ? L : u.layer + 1};
+    }
+    for (int k = 0; (extra & ASH_PASS_PROBES) && k < ASH_SWEEP_PROBES; k++)
+        p->s[p->n_streams++] = (ash_stream){.kind = ASH_STREAM_PROBE, .unit = probe, .from = k * L / ASH_SWEEP_PROBES, .to = (k + 1) * L / ASH_SWEEP_PROBES};
+    if (extra & ASH_PASS_CONTROLS) {
+        ash_sweep_unit same = {-1, ASH_ROLES_LAYER, ASH_F32};
+        p->s[p->n_streams++] = (ash_stream){.kind = ASH_STREAM_IDENTITY, .unit = same, .to = L};
+        p->s[p->n_streams++] = (ash_stream){.kind = ASH_STREAM_NOISE, .unit = same, .to = L};
     }
     for (uint32_t i = 0; i < p->n_streams; i++) {
         ash_stream *s = &p->s[i];
+        s->zero = true;
+        s->table = s->unit.type != ASH_F32 && (s->unit.roles & (1u << ASH_ROLE_OUTPUT | (j->m->tied ? 1u << ASH_ROLE_EMBD : 0u)));
+        if (s->unit.roles != 1u << ASH_ROLE_OUTPUT) s->diff = diff + (size_t)i * p->n_chunks * p->row;
         if (s->kind == ASH_STREAM_NOISE || (s->unit.roles & 1u << ASH_ROLE_EMBD)) ASH_TRY(start_stream(p, s, err));
         if (s->kind == ASH_STREAM_IDENTITY) { /* goes through all the arithmetic with a difference of zero */
-            memset(s->diff, 0, p->n_chunks * p->diff_row * sizeof *s->diff);
+            memset(s->diff, 0, p->n_chunks * p->row * sizeof *s->diff);
             s->zero = false;
         }
     }
@@ -266,78 +298,95 @@ static ash_status make_rope(pass *p, float *cs[ASH_ROPE_KINDS], ash_error *err) 
     return ASH_OK;
 }
 
-ash_status ash_sweep_pass(ash_sweep_job *j, const uint32_t *act, uint32_t n_act, uint32_t c0, uint32_t n_chunks, bool controls, ash_error *err) {
+static void collect(const pass *p, const uint32_t *act, unsigned extra) {
+    ash_sweep_book *b = &p->j->book;
+    int probe = 0;
+    for (uint32_t i = 0; i < p->n_streams; i++) {
+        const ash_stream *s = &p->s[i];
+        double mean = 0;
+        for (uint32_t c = 0; c < p->n_chunks; c++) mean += s->kld[c] / p->n_chunks;
+        if (s->kind == ASH_STREAM_UNIT) {
+            ash_sweep_state *u = &b->u[act[i]];
+            for (uint32_t c = 0; c < p->n_chunks; c++) u->kld[u->n + c] = s->kld[c];
+            u->n += p->n_chunks;
+            if (!u->encoded) u->rel_err = s->err[1] > 0 ? s->err[0] / s->err[1] : 0;
+            u->encoded = 1;
+        } else if (s->kind == ASH_STREAM_PROBE) {
+            memcpy(b->probe + (size_t)probe++ * b->n_probe, s->kld, p->n_chunks * sizeof(double));
+        } else {
+            *(s->kind == ASH_STREAM_IDENTITY ? &b->identity : &b->noise) = mean;
+        }
+    }
+    if (extra & ASH_PASS_PROBES) b->probed = 1;
+    else b->n_chunks += p->n_chunks;
+}
+
+ash_status ash_sweep_pass(ash_sweep_job *j, const uint32_t *act, uint32_t n_act, uint32_t c0, uint32_t n_chunks, unsigned extra, ash_error *err) {
     ash_status st = ASH_OK;
     const ash_model *m = j->m;
-    pass p = {.j = j, .n_chunks = n_chunks, .c0 = c0, .diff_row = (size_t)j->T * (size_t)m->hp.n_embd};
+    pass p = {.j = j, .n_chunks = n_chunks, .c0 = c0, .row = (size_t)j->T * (size_t)m->hp.n_embd};
     p.L = (ash_dlayer){.m = m, .k = j->e.k, .T = j->T, .exact = j->exact};
     layer_mem lm = {0};
-    float *dw = NULL, *refs = NULL, *cs[ASH_ROPE_KINDS] = {0};
+    float *dw = NULL, *cs[ASH_ROPE_KINDS] = {0}, *xs = NULL;
+    uint16_t *diff = NULL;
     uint32_t *list = NULL;
     uint64_t diff_bytes, rest_bytes;
-    ash_sweep_pass_bytes(m, j->e.n_threads, j->T, (uint64_t)n_act + (controls ? 2 : 0), n_chunks, &diff_bytes, &rest_bytes);
+    ash_sweep_pass_bytes(m, j->e.n_threads, j->T, (uint64_t)n_act + ASH_SWEEP_EXTRA, n_chunks, &diff_bytes, &rest_bytes);
     bool spill = diff_bytes > j->o.mem_bytes;
-    size_t rf = ash_dref_floats(m, j->T);
-    p.scratch_floats = up16(p.diff_row) + ash_delta_scratch_floats(m, j->T);
+    p.ref_floats = up16(ash_dref_floats(m, j->T));
+    p.scratch_floats = p.ref_floats + up16(p.row) + ash_delta_scratch_floats(m, j->T);
     if (spill) {
         void *map = NULL;
         ASH_TRY(ash_spill_map(j->o.spill_dir ? j->o.spill_dir : ".", diff_bytes, &map, err));
-        p.diff = map;
+        diff = map;
     } else {
-        p.diff = ash_alloc_aligned(diff_bytes, 64);
+        diff = ash_alloc_aligned(diff_bytes, 64);
     }
     p.scratch = ash_alloc_aligned((size_t)j->e.n_threads * p.scratch_floats * sizeof(float), 64);
-    refs = ash_alloc_aligned(n_chunks * rf * sizeof(float), 64);
-    p.ref = ash_calloc(n_chunks, sizeof *p.ref);
-    list = ash_calloc((size_t)n_act + 2, sizeof *list);
-    if (!p.diff || !p.scratch || !refs || !p.ref || !list) {
+    xs = ash_alloc_aligned(2 * n_chunks * p.row * sizeof(float), 64);
+    list = ash_calloc((size_t)n_act + ASH_SWEEP_EXTRA, sizeof *list);
+    if (!diff || !p.scratch || !xs || !list) {
         st = ash_fail(err, ASH_E_NOMEM, "out of memory for a pass of %u units over %u chunks", n_act, n_chunks);
         goto done;
     }
-    ASH_TRY_GOTO(layer_mem_alloc(&lm, &dw, m, err), done);
+    size_t layer_floats;
+    ASH_TRY_GOTO(layer_mem_alloc(&lm, &layer_floats, m, err), done);
     ASH_TRY_GOTO(make_rope(&p, cs, err), done);
-    for (uint32_t c = 0; c < n_chunks; c++) {
-        ash_dref_place(&p.ref[c], m, j->T, refs + c * rf);
-        ash_embed_tokens(m, j->e.k, j->tok + (size_t)(c0 + c) * (size_t)j->T, j->T, p.ref[c].x);
+    p.x = xs;
+    p.next = xs + n_chunks * p.row;
+    for (uint32_t c = 0; c < n_chunks; c++)
+        ash_embed_tokens(m, j->e.k, j->tok + (size_t)(c0 + c) * (size_t)j->T, j->T, p.x + c * p.row);
+    ASH_TRY_GOTO(setup_streams(&p, diff, act, n_act, extra, err), done);
+    /* changed matrices of several types at once where they are small beside the budget, else one type at a time */
+    uint64_t used = 0;
+    for (uint32_t i = 0; i < p.n_streams; i++) used |= 1ull << p.s[i].unit.type;
+    int sets = (int)ASH_MIN(ASH_MAX(j->o.mem_bytes / 4 / (layer_floats * sizeof(float)), 1u), (uint64_t)__builtin_popcountll(used));
+    dw = ash_alloc_aligned((size_t)sets * layer_floats * sizeof(float), 64);
+    if (!dw) {
+        st = ash_fail(err, ASH_E_NOMEM, "out of memory for the changed matrices");
+        goto done;
     }
-    ASH_TRY_GOTO(setup_streams(&p, act, n_act, controls, err), done);
-    double macs = ash_sweep_macs(m, j->T, j->units, act, n_act) * n_chunks;
+    double macs = (ash_sweep_macs(m, j->T, j->units, act, n_act) + (n_act ? 0 : ash_sweep_probe_macs(m, j->T))) * n_chunks;
     for (int l = 0; l < m->hp.n_layer; l++) {
         double f = (double)l / m->hp.n_layer; /* live streams grow with depth: work done goes with the square */
         ASH_TRY_GOTO(ash_progress_at(&j->o.progress, "sweep", j->work_done + macs * f * f, j->work_total, NULL, err), done);
-        ASH_TRY_GOTO(run_layer(&p, &lm, l, list, dw, err), done);
+        ASH_TRY_GOTO(run_layer(&p, &lm, l, list, dw, layer_floats, sets, err), done);
     }
     ASH_TRY_GOTO(ash_progress_at(&j->o.progress, "sweep", j->work_done + macs, j->work_total, NULL, err), done);
     /* the layers' memory is free for the head's blocks */
     ash_free(lm.f);
     ash_free(dw);
     lm.f = dw = NULL;
-    st = ash_sweep_score(j, p.s, p.n_streams, p.ref, c0, n_chunks, err);
-    if (st != ASH_OK) goto done;
-    for (uint32_t i = 0; i < p.n_streams; i++) {
-        const ash_stream *s = &p.s[i];
-        if (s->kind == ASH_STREAM_UNIT) {
-            ash_sweep_state *u = &j->book.u[act[i]];
-            for (uint32_t c = 0; c < n_chunks; c++) u->kld[u->n + c] = s->kld[c];
-            u->n += n_chunks;
-            if (!u->encoded) u->rel_err = s->err[1] > 0 ? s->err[0] / s->err[1] : 0;
-            u->encoded = 1;
-        } else {
-            double mean = 0;
-            for (uint32_t c = 0; c < n_chunks; c++) mean += s->kld[c] / n_chunks;
-            *(s->kind == ASH_STREAM_IDENTITY ? &j->book.identity : &j->book.noise) = mean;
-        }
-    }
-    j->book.n_chunks += n_chunks;
+    ASH_TRY_GOTO(ash_sweep_score(j, p.s, p.n_streams, p.x, c0, n_chunks, err), done);
+    collect(&p, act, extra);
     j->work_done += macs;
 done:
     for (uint32_t i = 0; p.s && i < p.n_streams; i++) ash_free(p.s[i].kld);
     ash_free(p.s);
-    if (spill) ash_spill_unmap(p.diff, diff_bytes);
-    else ash_free(p.diff);
+    if (spill) ash_spill_unmap(diff, diff_bytes);
+    else ash_free(diff);
     ash_free(p.scratch);
-    ash_free(refs);
-    ash_free(p.ref);
+    ash_free(xs);
     ash_free(list);
     ash_free(lm.f);
     ash_free(lm.q);

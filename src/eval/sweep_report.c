@@ -72,10 +72,10 @@ ash_status ash_sweep_estimate(ash_sweep_cost *c, const ash_model *m, const ash_s
             else if (w) tables += (double)ASH_MIN(w->n_rows, (int64_t)120000) * w->K;
         }
     uint64_t per, rest;
-    ash_sweep_pass_bytes(m, e.n_threads, T, (uint64_t)n + 2, 1, &per, &rest);
+    ash_sweep_pass_bytes(m, e.n_threads, T, (uint64_t)n + ASH_SWEEP_EXTRA, 1, &per, &rest);
     double per_pass = ASH_MAX(1.0, ASH_MIN((double)(budget / per), (double)lo)), passes = ceil(chunks / per_pass);
     uint64_t diff;
-    ash_sweep_pass_bytes(m, e.n_threads, T, (uint64_t)n + 2, (uint64_t)(budget / per ? per_pass : 4), &diff, &rest);
+    ash_sweep_pass_bytes(m, e.n_threads, T, (uint64_t)n + ASH_SWEEP_EXTRA, (uint64_t)(budget / per ? per_pass : 4), &diff, &rest);
     if (diff > budget) c->disk_bytes = diff;
     c->mem_bytes = (diff > budget ? 0 : diff) + rest;
     /* 0.55: the share of the products in a layer's time; 12 M weights/s and thread encoded; both measured */

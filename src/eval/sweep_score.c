@@ -14,10 +14,10 @@ typedef struct {
     ash_sweep_job *j;
     ash_stream *s;
     uint32_t n_streams, n_chunks, c0, per; /* per: scored positions of a chunk */
-    const ash_dref *ref;
+    const float *x;          /* [chunk][T][E] */
     float *h;                /* [chunk * per][E]: the reference's final states */
     ash_support *sup;        /* [chunk * per] */
-    const float *logits;     /* of the block at hand */
+    float *logits;           /* of the block at hand; become probabilities */
     uint32_t at;             /* its first position */
     float *kl;               /* [chunk * per][n_streams] */
     float *scratch;
@@ -38,9 +38,10 @@ static void choose_part(void *ctx, int64_t begin, int64_t end, int ith) {
     score *c = ctx;
     int64_t V = c->j->m->hp.n_vocab;
     for (int64_t i = begin; i < end; i++) {
-        const float *l = c->logits + i * V;
+        float *p = c->logits + i * V;
         uint64_t pos = c->at + (uint64_t)i;
-        ash_support_choose(&c->sup[pos], l, c->j->e.k->lse(l, V), V, c->j->o.seed * 0x9e3779b97f4a7c15ull + c->c0 * 65536ull + pos);
+        c->j->e.k->softmax(p, (int)V);
+        ash_support_choose(&c->sup[pos], p, V, c->j->o.seed * 0x9e3779b97f4a7c15ull + c->c0 * 65536ull + pos);
     }
 }
 
@@ -53,7 +54,7 @@ static size_t scratch_floats(int E) {
 /* Final hidden state of stream s at a position. */
 static void state_of(const score *c, const ash_stream *s, uint32_t chunk, int t, float *d, float *out) {
     const int E = c->j->m->hp.n_embd;
-    const float *x = c->ref[chunk].x + (size_t)t * (size_t)E;
+    const float *x = c->x + ((size_t)chunk * (size_t)c->j->T + (size_t)t) * (size_t)E;
     ash_vec_from_bf16(d, s->diff + ((size_t)chunk * (size_t)c->j->T + (size_t)t) * (size_t)E, E);
     ash_vec_add(d, x, d, E);
     c->j->e.k->rmsnorm(d, c->j->m->out_norm, E, c->j->m->hp.eps, out);
@@ -217,11 +218,11 @@ done:
     return st;
 }
 
-ash_status ash_sweep_score(ash_sweep_job *j, ash_stream *s, uint32_t n_streams, const ash_dref *ref, uint32_t c0, uint32_t n_chunks, ash_error *err) {
+ash_status ash_sweep_score(ash_sweep_job *j, ash_stream *s, uint32_t n_streams, const float *x, uint32_t c0, uint32_t n_chunks, ash_error *err) {
     ash_status st = ASH_OK;
     const ash_model *m = j->m;
     const size_t E = (size_t)m->hp.n_embd, V = (size_t)m->hp.n_vocab;
-    score c = {.j = j, .s = s, .n_streams = n_streams, .n_chunks = n_chunks, .c0 = c0, .per = (uint32_t)j->T - j->o.skip, .ref = ref};
+    score c = {.j = j, .s = s, .n_streams = n_streams, .n_chunks = n_chunks, .c0 = c0, .per = (uint32_t)j->T - j->o.skip, .x = x};
     const uint32_t n_pos = n_chunks * c.per;
     c.stride = V > 65536 ? 4 : 1; /* a large table's rows are dear to encode */
     c.scratch_floats = ASH_MAX(scratch_floats((int)E), up16(E) + ash_change_row_floats((int)E) + 64);
@@ -239,7 +240,7 @@ ash_status ash_sweep_score(ash_sweep_job *j, ash_stream *s, uint32_t n_streams, 
         goto done;
     }
     for (uint32_t k = 0; k < n_chunks; k++)
-        ash_final_norm(m, j->e.k, ref[k].x + (size_t)j->o.skip * E, (int)c.per, c.h + (size_t)k * c.per * E);
+        ash_final_norm(m, j->e.k, x + ((size_t)k * (size_t)j->T + j->o.skip) * E, (int)c.per, c.h + (size_t)k * c.per * E);
     for (uint32_t p = 0; p < n_pos; p += (uint32_t)cap) {
         int n = (int)ASH_MIN((uint32_t)cap, n_pos - p);
         ash_head_logits(&j->e, m, c.h + (size_t)p * E, n, logits, hs);

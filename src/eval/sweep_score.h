@@ -4,11 +4,12 @@
 
 #include "eval/sweep_int.h"
 
-typedef enum { ASH_STREAM_UNIT, ASH_STREAM_IDENTITY, ASH_STREAM_NOISE } ash_stream_kind;
+typedef enum { ASH_STREAM_UNIT, ASH_STREAM_PROBE, ASH_STREAM_IDENTITY, ASH_STREAM_NOISE } ash_stream_kind;
 
 typedef struct {
     ash_sweep_unit unit;
     ash_stream_kind kind;
+    int from, to;       /* layers it changes: [from, to) */
     bool zero;          /* equal to the reference so far */
     bool table;         /* the head's rows change too */
     uint16_t *diff;     /* [chunk][T][n_embd] bfloat16; NULL: hidden states never differ */
@@ -16,7 +17,7 @@ typedef struct {
     double *kld;        /* [n_chunks] out; owned */
 } ash_stream;
 
-/* ref[c].x is the residual leaving the last layer. Fills s[i].kld. */
-ash_status ash_sweep_score(ash_sweep_job *j, ash_stream *s, uint32_t n_streams, const ash_dref *ref, uint32_t c0, uint32_t n_chunks, ash_error *err);
+/* x[chunk][T][n_embd]: the reference's residual leaving the last layer. Fills s[i].kld. */
+ash_status ash_sweep_score(ash_sweep_job *j, ash_stream *s, uint32_t n_streams, const float *x, uint32_t c0, uint32_t n_chunks, ash_error *err);
 
 #endif

@@ -27,7 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         memcpy(copy + size - 8, &sum, 8);
         if (memcmp(copy, "ASHSWEEP", 8) == 0) {
             ash_sweep_book b;
-            if (ash_book_init(&b, 3, 4, 0, NULL) == ASH_OK) {
+            if (ash_book_init(&b, 3, 4, 2, 0, NULL) == ASH_OK) {
                 (void)ash_book_parse(&b, copy, size, &err);
                 ash_book_free(&b);
             }

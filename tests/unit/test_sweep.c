@@ -91,7 +91,7 @@ static ash_sweep_job job_for(ash_model *m, const ash_eval_text *t, const ash_swe
     j.o.max_chunks = j.o.min_chunks = CHUNKS;
     j.tok = t->tokens;
     assert_int_equal(ash_exec_init(&j.e, 2, -1, NULL), ASH_OK);
-    assert_int_equal(ash_book_init(&j.book, n, CHUNKS, 1, NULL), ASH_OK);
+    assert_int_equal(ash_book_init(&j.book, n, CHUNKS, 0, 1, NULL), ASH_OK);
     return j;
 }
 
@@ -109,7 +109,7 @@ static void check_model(const char *name) {
         ash_sweep_job j = job_for(m, &t, u, n);
         j.exact = exact;
         ash_error e = {0};
-        if (ash_sweep_pass(&j, (uint32_t[]){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, n, 0, CHUNKS, true, &e) != ASH_OK) fail_msg("%s", e.msg);
+        if (ash_sweep_pass(&j, (uint32_t[]){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, n, 0, CHUNKS, ASH_PASS_CONTROLS, &e) != ASH_OK) fail_msg("%s", e.msg);
         assert_true(j.book.identity == 0);
         assert_true(j.book.noise >= 0 && j.book.noise < 1e-9);
         assert_true(j.book.u[n - 1].kld[0] == 0);
@@ -154,7 +154,8 @@ static void support_estimates_kl(void **state) {
         for (int i = 0; i < V; i++) zq += exp((double)p[i] + (double)d[i]);
         for (int i = 0; i < V; i++) kl += exp((double)p[i]) / zp * (log(zq) - log(zp) - (double)d[i]);
         ash_support s;
-        ash_support_choose(&s, p, log(zp), V, (uint64_t)rep);
+        for (int i = 0; i < V; i++) p[i] = (float)(exp((double)p[i]) / zp);
+        ash_support_choose(&s, p, V, (uint64_t)rep);
         assert_in_range(s.n, 1, ASH_SUP_N);
         double w = 0;
         for (int i = 0; i < s.n; i++) {
@@ -173,7 +174,7 @@ static void support_estimates_kl(void **state) {
     assert_true(worst < 0.25);
     memset(ds, 0, sizeof ds);
     ash_support s;
-    ash_support_choose(&s, p, 0, V, 1);
+    ash_support_choose(&s, p, V, 1);
     assert_true(ash_vec_kl(s.w, ds, s.n) == 0);
     ash_free(p);
     ash_free(d);
@@ -274,21 +275,52 @@ static bool stop_later(void *ctx, const char *stage, double done, double total, 
     return ++s->passes != s->stop_at;
 }
 
+/* The ratio to the probes is an estimate of the same mean that many plain chunks give. */
+static void probes_agree_with_many_chunks(void **state) {
+    (void)state;
+    ash_model *m = load("llama");
+    ash_eval_text t = babble(m, 24 * 4 * 128 + 24);
+    ash_sweep_unit *u;
+    size_t n;
+    const ash_dtype types[] = {ASH_Q4_0, ASH_Q5_0};
+    assert_int_equal(ash_sweep_units(&u, &n, m, 't', types, 2, NULL, 0, NULL), ASH_OK);
+    assert_true(n >= 32);
+    ash_sweep_opts o = small_opts();
+    o.until = 0.2;
+    ash_sweep_result r = sweep(m, &t, u, n, &o);
+    o.min_chunks = o.max_chunks = 100;
+    ash_sweep_result many = sweep(m, &t, u, n, &o);
+    int out = 0;
+    for (size_t i = 0; i < n; i++) {
+        const ash_sweep_row *a = &r.rows[i], *b = &many.rows[i];
+        assert_true(b->n_chunks == 100 && b->half < 0.2 * b->kld);
+        double gap = fabs(a->kld - b->kld);
+        if (gap > a->half + b->half) out++;
+        assert_true(gap < 2 * (a->half + b->half));
+    }
+    assert_true(out <= (int)n / 10);
+    ash_sweep_result_free(&r);
+    ash_sweep_result_free(&many);
+    ash_sweep_units_free(u);
+    ash_free(t.tokens);
+    ash_model_free(m);
+}
+
 static void resume_gives_the_same(void **state) {
     (void)state;
     ash_model *m = load("llama");
-    ash_eval_text t = babble(m, 1000);
+    ash_eval_text t = babble(m, 24 * 4 * 128 + 24); /* enough for probes */
     ash_sweep_unit *u;
     size_t n;
-    const ash_dtype types[] = {ASH_Q4_0};
-    assert_int_equal(ash_sweep_units(&u, &n, m, 't', types, 1, NULL, 0, NULL), ASH_OK);
+    const ash_dtype types[] = {ASH_Q4_0, ASH_Q4_1};
+    assert_int_equal(ash_sweep_units(&u, &n, m, 't', types, 2, NULL, 0, NULL), ASH_OK);
     ash_sweep_opts o = small_opts();
-    o.mem_bytes = (n + 2) * 24 * (uint64_t)m->hp.n_embd * 2 * 4; /* four chunks a pass */
+    o.mem_bytes = (n + ASH_SWEEP_EXTRA) * 24 * (uint64_t)m->hp.n_embd * 2 * 4; /* four chunks a pass */
     ash_sweep_result whole = sweep(m, &t, u, n, &o), r;
     const char *part = "resume.part";
     unlink(part);
     o.checkpoint = part;
-    stopper s = {0, 2 * m->hp.n_layer};
+    stopper s = {0, 3 * m->hp.n_layer + 2}; /* probes, one pass, part of the next */
     o.progress = (ash_progress){stop_later, &s};
     ash_error e = {0};
     assert_int_equal(ash_sweep_run(&r, m, &t, NULL, u, n, &o, &e), ASH_E_CANCELLED);
@@ -353,6 +385,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(support_estimates_kl), cmocka_unit_test(small_kl_keeps_its_digits), cmocka_unit_test(differences_match_direct),
         cmocka_unit_test(tables_and_tensors),   cmocka_unit_test(resume_gives_the_same),     cmocka_unit_test(bad_jobs_are_refused),
+        cmocka_unit_test(probes_agree_with_many_chunks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

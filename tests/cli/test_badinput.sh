@@ -127,6 +127,33 @@ rc=$?
 cmp -s "$good" "$T/m.gguf" || fail "an edit that ran out of space changed the file"
 [ -z "$(find "$T" -mindepth 1 -maxdepth 1 -name '*tmp*')" ] || fail "an edit left $(find "$T" -mindepth 1 -maxdepth 1 -name '*tmp*')"
 
+# Permissions, as an ordinary user (root may do anything, so another user is tried)
+as=
+if [ "$(id -u)" -eq 0 ]; then
+    as="setpriv --reuid 65534 --regid 65534 --clear-groups"
+    chmod 755 "$T"
+    $as "$A" --version >/dev/null 2>&1 || as=none
+fi
+if [ "$as" != none ]; then
+    mkdir "$T/ro" && cp "$good" "$T/ro/m.gguf" && chmod 444 "$T/ro/m.gguf" && cp "$good" "$T/secret.gguf" && chmod 000 "$T/secret.gguf" && chmod 555 "$T/ro"
+    denied() {
+        checks=$((checks + 1))
+        $as "$A" "$@" >"$T/stdout" 2>"$T/stderr" </dev/null
+        rc=$?
+        [ $rc -eq 3 ] || fail "ashlar $*: exit $rc: $(cat "$T/stderr")"
+        grep -q "Permission denied" "$T/stderr" && [ "$(wc -l <"$T/stderr")" -eq 1 ] || fail "ashlar $*: $(cat "$T/stderr")"
+        return 0
+    }
+    denied inspect "$T/secret.gguf"
+    for v in logits quantize widen imatrix sweep plan fit; do
+        # shellcheck disable=SC2046
+        has $v && denied $v $(fill $v "$T/ro/m.gguf" "$T/ro/o")
+    done
+    denied edit "$T/ro/m.gguf" general.name=x
+    [ "$(ls -A "$T/ro")" = m.gguf ] && cmp -s "$good" "$T/ro/m.gguf" || fail "a folder without write permission changed"
+    chmod 755 "$T/ro"
+fi
+
 # Standard output that cannot be written
 if [ -w /dev/full ]; then
     "$A" inspect "$T/m.gguf" >/dev/full 2>"$T/stderr"

@@ -4,6 +4,7 @@
 #include "base/base.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 #if defined(__x86_64__)
@@ -132,5 +133,9 @@ void ash_pool_run(ash_pool *p, int64_t n, int64_t grain, ash_pool_fn fn, void *c
     atomic_store_explicit(&p->next, 0, memory_order_relaxed);
     publish(p);
     work(p, 0);
-    while (atomic_load_explicit(&p->left, memory_order_acquire) > 0) cpu_relax();
+    /* a worker that has lost its processor to another program needs ours more than we do */
+    for (int spin = 0; atomic_load_explicit(&p->left, memory_order_acquire) > 0; spin++) {
+        if (spin < SPINS) cpu_relax();
+        else sched_yield();
+    }
 }

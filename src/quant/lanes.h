@@ -1,13 +1,14 @@
 /* lanes.h - sixteen floats side by side: the vector the encoders are written in.
  *
- * A lane is one block (or sub-block) of weights, so no operation ever mixes lanes and every lane's
- * result is the same at all CPU levels, bit for bit: only IEEE add, sub, mul, div and comparisons, in
- * program order, no fused operations. AVX-512 and AVX2 forms by what the file is compiled for; the
- * plain form is left to the compiler. */
+ * A lane is one block (or sub-block) of weights; only the sums over a super-block mix lanes, pairwise in
+ * a fixed tree. So results are the same at all CPU levels, bit for bit: only IEEE add, sub, mul, div
+ * and comparisons, in program order, no fused operations. AVX-512 and AVX2 forms by what the file is compiled for; the
+ * plain form uses the compilers' portable vectors. */
 #ifndef ASH_LANES_H
 #define ASH_LANES_H
 
 #include <stdint.h>
+#include <string.h>
 
 #define LANES 16
 
@@ -26,7 +27,11 @@ static inline V v_min(V a, V b) { return _mm512_min_ps(a, b); }
 static inline V v_max(V a, V b) { return _mm512_max_ps(a, b); }
 static inline M v_gt(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 static inline V v_sel(M m, V a, V b) { return _mm512_mask_blend_ps(m, b, a); }
-static inline M m_and(M a, M b) { return (M)(a & b); }
+/* lane l takes lane l ^ k */
+static inline V v_swap1(V a) { return _mm512_permute_ps(a, 0xb1); }
+static inline V v_swap2(V a) { return _mm512_permute_ps(a, 0x4e); }
+static inline V v_swap4(V a) { return _mm512_shuffle_f32x4(a, a, 0xb1); }
+static inline V v_swap8(V a) { return _mm512_shuffle_f32x4(a, a, 0x4e); }
 
 #elif defined(__AVX2__)
 #include <immintrin.h>
@@ -44,39 +49,45 @@ static inline V v_min(V a, V b) { return V2(_mm256_min_ps); }
 static inline V v_max(V a, V b) { return V2(_mm256_max_ps); }
 static inline M v_gt(V a, V b) { return (M){_mm256_cmp_ps(a.a, b.a, _CMP_GT_OQ), _mm256_cmp_ps(a.b, b.b, _CMP_GT_OQ)}; }
 static inline V v_sel(M m, V a, V b) { return (V){_mm256_blendv_ps(b.a, a.a, m.a), _mm256_blendv_ps(b.b, a.b, m.b)}; }
-static inline M m_and(M a, M b) { return V2(_mm256_and_ps); }
+static inline V v_swap1(V a) { return (V){_mm256_permute_ps(a.a, 0xb1), _mm256_permute_ps(a.b, 0xb1)}; }
+static inline V v_swap2(V a) { return (V){_mm256_permute_ps(a.a, 0x4e), _mm256_permute_ps(a.b, 0x4e)}; }
+static inline V v_swap4(V a) { return (V){_mm256_permute2f128_ps(a.a, a.a, 1), _mm256_permute2f128_ps(a.b, a.b, 1)}; }
+static inline V v_swap8(V a) { return (V){a.b, a.a}; }
 #undef V2
 
 #else
-typedef struct { float f[LANES]; } V;
-typedef struct { int32_t m[LANES]; } M;
-#define EACH(expr)                                                                                                                         \
-    V r;                                                                                                                                   \
-    for (int i = 0; i < LANES; i++) r.f[i] = (expr);                                                                                       \
-    return r
-static inline V v_set(float f) { EACH(f); }
-static inline V v_load(const float *p) { EACH(p[i]); }
-static inline void v_store(float *p, V a) {
-    for (int i = 0; i < LANES; i++) p[i] = a.f[i];
+/* four of the compilers' portable 16-byte vectors, which every machine in question has */
+typedef float F4 __attribute__((vector_size(16)));
+typedef int32_t I4 __attribute__((vector_size(16)));
+typedef struct { F4 a, b, c, d; } V;
+typedef struct { I4 a, b, c, d; } M;
+static inline F4 f4_sel(I4 m, F4 a, F4 b) { return (F4)((m & (I4)a) | (~m & (I4)b)); }
+#define V4(x, y, op) ((V){(x).a op (y).a, (x).b op (y).b, (x).c op (y).c, (x).d op (y).d})
+static inline V v_set(float f) {
+    F4 t = {f, f, f, f};
+    return (V){t, t, t, t};
 }
-static inline V v_add(V a, V b) { EACH(a.f[i] + b.f[i]); }
-static inline V v_sub(V a, V b) { EACH(a.f[i] - b.f[i]); }
-static inline V v_mul(V a, V b) { EACH(a.f[i] * b.f[i]); }
-static inline V v_div(V a, V b) { EACH(a.f[i] / b.f[i]); }
-static inline V v_min(V a, V b) { EACH(a.f[i] < b.f[i] ? a.f[i] : b.f[i]); }
-static inline V v_max(V a, V b) { EACH(a.f[i] > b.f[i] ? a.f[i] : b.f[i]); }
-static inline M v_gt(V a, V b) {
-    M r;
-    for (int i = 0; i < LANES; i++) r.m[i] = -(a.f[i] > b.f[i]);
-    return r;
+static inline V v_load(const float *p) {
+    V a;
+    memcpy(&a.a, p, 16), memcpy(&a.b, p + 4, 16), memcpy(&a.c, p + 8, 16), memcpy(&a.d, p + 12, 16);
+    return a;
 }
-static inline V v_sel(M m, V a, V b) { EACH(m.m[i] ? a.f[i] : b.f[i]); }
-static inline M m_and(M a, M b) {
-    M r;
-    for (int i = 0; i < LANES; i++) r.m[i] = a.m[i] & b.m[i];
-    return r;
-}
-#undef EACH
+static inline void v_store(float *p, V a) { memcpy(p, &a.a, 16), memcpy(p + 4, &a.b, 16), memcpy(p + 8, &a.c, 16), memcpy(p + 12, &a.d, 16); }
+static inline V v_add(V a, V b) { return V4(a, b, +); }
+static inline V v_sub(V a, V b) { return V4(a, b, -); }
+static inline V v_mul(V a, V b) { return V4(a, b, *); }
+static inline V v_div(V a, V b) { return V4(a, b, /); }
+static inline M v_gt(V a, V b) { return (M){a.a > b.a, a.b > b.b, a.c > b.c, a.d > b.d}; }
+static inline V v_sel(M m, V a, V b) { return (V){f4_sel(m.a, a.a, b.a), f4_sel(m.b, a.b, b.b), f4_sel(m.c, a.c, b.c), f4_sel(m.d, a.d, b.d)}; }
+static inline V v_min(V a, V b) { return v_sel(v_gt(b, a), a, b); }
+static inline V v_max(V a, V b) { return v_sel(v_gt(a, b), a, b); }
+static inline F4 f4_swap1(F4 a) { return (F4){a[1], a[0], a[3], a[2]}; }
+static inline F4 f4_swap2(F4 a) { return (F4){a[2], a[3], a[0], a[1]}; }
+static inline V v_swap1(V a) { return (V){f4_swap1(a.a), f4_swap1(a.b), f4_swap1(a.c), f4_swap1(a.d)}; }
+static inline V v_swap2(V a) { return (V){f4_swap2(a.a), f4_swap2(a.b), f4_swap2(a.c), f4_swap2(a.d)}; }
+static inline V v_swap4(V a) { return (V){a.b, a.a, a.d, a.c}; }
+static inline V v_swap8(V a) { return (V){a.c, a.d, a.a, a.b}; }
+#undef V4
 #endif
 
 /* Nearest integer, ties to even, for |a| < 2^22: adding 1.5 * 2^23 leaves the integer in the mantissa. */
@@ -133,16 +144,16 @@ static inline V v_iq4(V a) {
     return r;
 #else
     static const float lev[16] = {IQ4_LEVELS}, mid[16] = {IQ4_MIDS};
-    V r;
+    float x[LANES];
+    v_store(x, a);
     for (int l = 0; l < LANES; l++) {
-        float x = a.f[l];
-        int i = (x > mid[7]) * 8;
-        i += (x > mid[i + 3]) * 4;
-        i += (x > mid[i + 1]) * 2;
-        i += x > mid[i];
-        r.f[l] = lev[i];
+        int i = (x[l] > mid[7]) * 8;
+        i += (x[l] > mid[i + 3]) * 4;
+        i += (x[l] > mid[i + 1]) * 2;
+        i += x[l] > mid[i];
+        x[l] = lev[i];
     }
-    return r;
+    return v_load(x);
 #endif
 }
 

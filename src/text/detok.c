@@ -90,7 +90,7 @@ ash_status ash_detokenize(const ash_vocab *v, const ash_token *t, size_t n, bool
     /* the space that tokenizing put in front */
     size_t first = 0;
     while (first < n && ash_token_piece(v, t[first], special, NULL, 0) == 0) first++;
-    if (v->add_space_prefix && first < n && v->type[t[first]] == ASH_TOK_NORMAL && at && p[0] == ' ') {
+    if (v->add_space_prefix && first < n && (v->type[t[first]] == ASH_TOK_NORMAL || v->type[t[first]] == ASH_TOK_BYTE) && at && p[0] == ' ') {
         memmove(p, p + 1, at);
         at--;
     }

@@ -100,7 +100,7 @@ static int cmp_u64(const void *a, const void *b) {
 }
 
 /* Empty a bucket into m->run, in text order; returns the number of entries. */
-static size_t bucket_take(ash_bucket *m, uint32_t key, bool ordered) {
+static size_t bucket_take(ash_bucket *m, uint32_t key) {
     size_t n = 0;
     uint32_t e = m->head[key], last = 0;
     for (uint32_t i = e; i; last = i, i = m->pool[i - 1].next) n++;
@@ -121,7 +121,7 @@ static size_t bucket_take(ash_bucket *m, uint32_t key, bool ordered) {
         m->run[j] = (uint64_t)m->pool[i - 1].pos << 32 | m->pool[i - 1].size;
         sorted = sorted && (j + 1 == n || m->run[j] <= m->run[j + 1]);
     }
-    if (!sorted && ordered) qsort(m->run, n, sizeof *m->run, cmp_u64);
+    if (!sorted) qsort(m->run, n, sizeof *m->run, cmp_u64);
     m->pool[last - 1].next = m->free_list;
     m->free_list = e;
     m->head[key] = 0;
@@ -202,7 +202,7 @@ static inline bool merge(ash_bucket *m, const bool spm, const char *p, uint32_t 
     for (size_t i = 0; i + 1 < k; i++) consider(m, spm, p, (int32_t)i, -1);
     uint32_t floor;
     while (!m->oom && (floor = bucket_min(m)) != UINT32_MAX) {
-        size_t n_run = bucket_take(m, floor, true), r = 0;
+        size_t n_run = bucket_take(m, floor), r = 0;
         while (!m->oom && (r < n_run || m->n_heap)) {
             uint32_t at, size;
             if (m->n_heap && (r == n_run || m->heap[0].kp < ((uint64_t)floor << 32 | m->run[r] >> 32))) {

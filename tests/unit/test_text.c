@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "ashlar/text.h"
-#include "base/base.h"
+#include "text/merge_int.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -407,6 +407,44 @@ static void test_long_equals_short(void **s) {
     drop(&v);
 }
 
+/* Chunks joined at the seams against the one big merge, on words that overlap themselves. */
+static void test_seams(void **s) {
+    (void)s;
+    static const char *const names[] = {"gpt-2.gguf", "smollm2.gguf", "llama-spm.gguf", "golden-gemma3.gguf"};
+    ash_rng r;
+    ash_rng_seed(&r, 11);
+    char p[3000];
+    for (size_t i = 0; i < ASH_ARRAY_LEN(names); i++) {
+        voc v = load(names[i]);
+        ash_merger *m = ash_merger_new(v.v);
+        ash_bucket *b = ash_bucket_new(v.v);
+        for (int round = 0; round < 400; round++) {
+            size_t n = 41 + ash_rng_below(&r, sizeof p - 41);
+            static const char *const sets[] = {"a", " ", "ab", "=-", "the ", "aeinrst", "abcdefghijklmnopqrstuvwxyz", "e\xcc\x81\xc3\xa9 x"};
+            const char *set = sets[(size_t)round % ASH_ARRAY_LEN(sets)];
+            for (size_t k = 0; k < n; k++) p[k] = set[ash_rng_below(&r, strlen(set))];
+            ash_tokvec t = {0};
+            ash_symvec y = {0};
+            assert_int_equal(ash_merge_word(m, p, n, &t, NULL), ASH_OK);
+            assert_true(ash_bucket_merge(b, p, 0, (uint32_t)n, &y));
+            size_t k = 0;
+            for (size_t j = 0; j < y.n; j++)
+                if (y.p[j].id >= 0) assert_int_equal(t.p[k++], y.p[j].id);
+                else
+                    for (uint32_t q = 0; q < y.p[j].len; q++) {
+                        int32_t id = v.v->byte_id[(uint8_t)p[y.p[j].start + q]];
+                        if (id >= 0) assert_int_equal(t.p[k++], id);
+                    }
+            assert_int_equal(k, t.n);
+            ash_free(t.p);
+            ash_free(y.p);
+        }
+        ash_merger_free(m);
+        ash_bucket_free(b);
+        drop(&v);
+    }
+}
+
 /* ---- broken keys ---- */
 typedef struct { const char *model, *pre; const char *tokens[8]; int n; const char *merges[4]; int n_merges; float scores[8]; int n_scores; int32_t types[8]; int eos; } keys;
 
@@ -537,6 +575,7 @@ int main(void) {
         cmocka_unit_test(test_vectors),       cmocka_unit_test(test_golden),  cmocka_unit_test(test_real_gemma),
         cmocka_unit_test(test_lossless),      cmocka_unit_test(test_stream),  cmocka_unit_test(test_missing_bytes),
         cmocka_unit_test(test_special),       cmocka_unit_test(test_long),    cmocka_unit_test(test_long_equals_short),
+        cmocka_unit_test(test_seams),
         cmocka_unit_test(test_broken),        cmocka_unit_test(test_oom),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

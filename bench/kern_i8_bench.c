@@ -69,8 +69,8 @@ static void one(const ash_kern *k, ash_dtype t, const uint8_t *mem, int n_tok) {
     size_t rb = (size_t)ash_dtype_row_bytes(t, K_CACHE);
     ash_act8 a = acts(k, K_CACHE, n_tok);
     int64_t n_mem = (int64_t)(MEM_BYTES / rb);
-    float *y = bytes(sizeof(float) * (size_t)ASH_MAX(n_mem, (int64_t)n_tok * 16), false);
-    ash_panel8 p = {bytes((size_t)K_CACHE * 16, false), bytes((size_t)K_CACHE * 4, false), bytes((size_t)K_CACHE * 4, false)};
+    float *y = bytes(sizeof(float) * (size_t)ASH_MAX(n_mem, (int64_t)n_tok * 32), false);
+    ash_panel8 p = {bytes((size_t)K_CACHE * 32, false), bytes((size_t)K_CACHE * 8, false), bytes((size_t)K_CACHE * 8, false)};
     ash_gemm8_fn gemm = f.G == 32 ? (f.has_min ? k->gemm8_g32m : k->gemm8_g32) : f.has_min ? k->gemm8_g16m : k->gemm8_g16;
     printf("%-8s %-7s", ash_dtype_name(t), ash_cpu_level_name(k->level));
     if (k->gemv8[t]) {
@@ -79,8 +79,8 @@ static void one(const ash_kern *k, ash_dtype t, const uint8_t *mem, int n_tok) {
         printf(" %9.1f %9.1f", (double)rb * N_CACHE / hot * 1e-9, cold > 0 ? (double)rb * (double)n_mem / cold * 1e-9 : 0);
     } else printf(" %9s %9s", "-", "-");
     double u = TIME(k->unpack8[t](mem, rb, 16, K_CACHE, p));
-    double g = TIME(gemm(p, f, K_CACHE, 16, a, n_tok, y, 16));
-    printf(" %9.1f %9.1f\n", (double)rb * 16 / u * 1e-9, 16.0 * K_CACHE * n_tok / g * 1e-9);
+    double g = TIME(gemm(p, f, K_CACHE, 32, a, n_tok, y, 32));
+    printf(" %9.1f %9.1f\n", (double)rb * 16 / u * 1e-9, 32.0 * K_CACHE * n_tok / g * 1e-9);
     ash_free(a.q), ash_free(a.d), ash_free(a.b), ash_free(y), ash_free(p.q), ash_free(p.s), ash_free(p.m);
 }
 

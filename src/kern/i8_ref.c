@@ -41,6 +41,7 @@ void ash_k_quant8_ref(const float *x, int K, int8_t *q, float *d, int16_t *b) {
     }
 }
 
+/* One panel. */
 static inline void gemm8(ash_panel8 p, int G, bool has_min, int zp, int K, int n_rows, ash_act8 a, int n_tok, float *y, int64_t ldy) {
     for (int t = 0; t < n_tok; t++) {
         const int8_t *q = a.q + t * a.ld_q;
@@ -62,7 +63,8 @@ static inline void gemm8(ash_panel8 p, int G, bool has_min, int zp, int K, int n
 
 #define GEMM(name, G, has_min)                                                                                                \
     void ash_k_##name##_ref(ash_panel8 p, ash_i8_form f, int K, int n_rows, ash_act8 a, int n_tok, float *y, int64_t ldy) { \
-        gemm8(p, G, has_min, f.zp, K, n_rows, a, n_tok, y, ldy);                                                              \
+        for (int r = 0; r < n_rows; r += ASH_PANEL_ROWS, p = i8_panel_next(p, K, G, has_min))                                 \
+            gemm8(p, G, has_min, f.zp, K, ASH_MIN(n_rows - r, ASH_PANEL_ROWS), a, n_tok, y + r, ldy);                         \
     }
 GEMM(gemm8_g32, 32, false)
 GEMM(gemm8_g32m, 32, true)

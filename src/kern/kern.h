@@ -45,7 +45,7 @@ typedef struct {
 /* How a type looks in i8 panel form. G == 0: the type has no 8-bit form (F32, F16, BF16). */
 typedef struct {
     int G;        /* 16 or 32 */
-    int zp;       /* zero point of the unsigned codes */
+    int zp;       /* zero point of the unsigned codes, 0 with has_min */
     int qmax;     /* codes are <= qmax */
     bool has_min;
 } ash_i8_form;
@@ -63,7 +63,8 @@ typedef void (*ash_decode_fn)(const void *src, float *dst, int64_t n);          
 typedef void (*ash_unpack8_fn)(const void *w, size_t row_bytes, int n_rows, int K, ash_panel8 out);
 /* n_rows any >= 1, one token (a's first): y[0..n_rows). Reads the GGUF's own layout. */
 typedef void (*ash_gemv8_fn)(const void *w, size_t row_bytes, int64_t n_rows, int K, ash_act8 a, float *y);
-/* One panel (n_rows <= 16 valid) of form f against n_tok tokens: y[t*ldy + r]. */
+/* ceil(n_rows/16) panels of form f against n_tok tokens: y[t*ldy + r], r < n_rows. Panel i is at p.q + i*K*16,
+ * p.s + i*K/G*16, p.m + i*K/G*16. */
 typedef void (*ash_gemm8_fn)(ash_panel8 p, ash_i8_form f, int K, int n_rows, ash_act8 a, int n_tok, float *y, int64_t ldy);
 typedef void (*ash_quant8_fn)(const float *x, int K, int8_t *q, float *d, int16_t *b);
 /* 16 rows (n_rows valid, the rest zero) row-major with stride ld into a f32 panel. */

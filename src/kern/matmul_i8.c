@@ -5,7 +5,8 @@
 
 /* Work items: small enough to balance two to sixteen threads, large enough that claiming one is cheap. */
 enum {
-    GEMV_ROWS = 64,   /* rows of one item with few tokens */
+    GEMV_ITEMS = 6,   /* items per thread with few tokens */
+    GEMM_PANELS = 2,  /* panels of one item with many tokens */
     GEMV_TOKENS = 2,  /* up to this many tokens are done by repeated gemv8 */
     QUANT_VALUES = 4096, /* floats of one item of the activation quantizer */
 };
@@ -18,11 +19,12 @@ typedef struct {
     int n_jobs;
     ash_act8 a;
     int n_tok;
+    int64_t gemv_rows; /* rows of one item with few tokens */
 } mm_ctx;
 
 static bool takes_i8(const ash_mm_job *j) { return ash_dtype_i8_form(j->w->type).G != 0; }
 static bool by_rows(const mm_ctx *c, const ash_mm_job *j) { return c->n_tok <= GEMV_TOKENS && c->k->gemv8[j->w->type]; }
-static int64_t item_rows(const mm_ctx *c, const ash_mm_job *j) { return by_rows(c, j) ? GEMV_ROWS : ASH_PANEL_ROWS; }
+static int64_t item_rows(const mm_ctx *c, const ash_mm_job *j) { return by_rows(c, j) ? c->gemv_rows : GEMM_PANELS * ASH_PANEL_ROWS; }
 static int64_t n_items(const mm_ctx *c, const ash_mm_job *j) {
     int64_t rows = item_rows(c, j);
     return takes_i8(j) ? (j->w->n_rows + rows - 1) / rows : 0;
@@ -35,13 +37,16 @@ static ash_act8 token(ash_act8 a, int64_t t) {
     return a;
 }
 
-static void panel(const mm_ctx *c, const ash_mm_job *j, int64_t row0, int n_rows, char *scratch) {
+static void panels(const mm_ctx *c, const ash_mm_job *j, int64_t row0, int n_rows, char *scratch) {
     const ash_mat *w = j->w;
     ash_i8_form f = ash_dtype_i8_form(w->type);
-    size_t q_bytes = (size_t)w->K * ASH_PANEL_ROWS, s_bytes = (size_t)(w->K / f.G) * ASH_PANEL_ROWS * sizeof(float);
-    void *at = scratch;
-    ash_panel8 p = {at, (float *)(void *)(scratch + q_bytes), (float *)(void *)(scratch + q_bytes + s_bytes)};
-    c->k->unpack8[w->type](w->data + (size_t)row0 * w->row_bytes, w->row_bytes, n_rows, w->K, p);
+    size_t q_bytes = (size_t)w->K * ASH_PANEL_ROWS, n_s = (size_t)(w->K / f.G) * ASH_PANEL_ROWS;
+    void *s = scratch + q_bytes * GEMM_PANELS;
+    ash_panel8 p = {(uint8_t *)scratch, s, (float *)s + n_s * GEMM_PANELS};
+    for (int r = 0, i = 0; r < n_rows; r += ASH_PANEL_ROWS, i++) {
+        ash_panel8 out = {p.q + q_bytes * (size_t)i, p.s + n_s * (size_t)i, p.m + n_s * (size_t)i};
+        c->k->unpack8[w->type](w->data + (size_t)(row0 + r) * w->row_bytes, w->row_bytes, ASH_MIN(n_rows - r, ASH_PANEL_ROWS), w->K, out);
+    }
     ash_gemm8_fn gemm = f.G == 32 ? (f.has_min ? c->k->gemm8_g32m : c->k->gemm8_g32) : f.has_min ? c->k->gemm8_g16m : c->k->gemm8_g16;
     gemm(p, f, w->K, n_rows, c->a, c->n_tok, j->y + row0, j->ldy);
 }
@@ -56,7 +61,7 @@ static void part(void *ctx, int64_t begin, int64_t end, int ith) {
         const ash_mat *w = j->w;
         int64_t rows = item_rows(c, j), row0 = item * rows, n_rows = ASH_MIN(rows, w->n_rows - row0);
         if (!by_rows(c, j)) {
-            panel(c, j, row0, (int)n_rows, scratch);
+            panels(c, j, row0, (int)n_rows, scratch);
             continue;
         }
         const uint8_t *at = w->data + (size_t)row0 * w->row_bytes;
@@ -68,8 +73,12 @@ static void part(void *ctx, int64_t begin, int64_t end, int ith) {
 void ash_mm_i8(const ash_kern *k, ash_pool *pool, void *scratch, size_t scratch_bytes, const ash_mm_job *jobs, int n_jobs, ash_act8 a,
                const float *xf, int64_t ldx, int n_tok) {
     if (n_tok <= 0) return;
-    mm_ctx c = {k, scratch, scratch_bytes, jobs, n_jobs, a, n_tok};
-    int64_t n = 0;
+    mm_ctx c = {k, scratch, scratch_bytes, jobs, n_jobs, a, n_tok, 0};
+    int64_t n = 0, n_rows = 0;
+    for (int i = 0; i < n_jobs; i++) n_rows += jobs[i].w->n_rows;
+    /* long runs of rows keep the reads ahead of the arithmetic; several runs per thread even the load */
+    c.gemv_rows = n_rows / ((int64_t)ash_pool_threads(pool) * GEMV_ITEMS) / ASH_PANEL_ROWS * ASH_PANEL_ROWS;
+    c.gemv_rows = ASH_MAX(2 * ASH_PANEL_ROWS, ASH_MIN(c.gemv_rows, 1024));
     for (int i = 0; i < n_jobs; i++) {
         n += n_items(&c, &jobs[i]);
         if (!takes_i8(&jobs[i])) ash_mm_f32(k, pool, scratch, scratch_bytes, &jobs[i], 1, xf, ldx, n_tok);

@@ -151,12 +151,12 @@ static void test_quant8(void **state) {
         }
 }
 
-static ash_panel8 panel_new(int K) {
-    ash_panel8 p = {ash_alloc_aligned((size_t)K * 16, 64), ash_alloc_aligned((size_t)K * 4, 64), ash_alloc_aligned((size_t)K * 4, 64)};
+static ash_panel8 panel_new(size_t K) { /* K: columns of all panels together */
+    ash_panel8 p = {ash_alloc_aligned(K * 16, 64), ash_alloc_aligned(K * 4, 64), ash_alloc_aligned(K * 4, 64)};
     assert_true(p.q && p.s && p.m);
-    memset(p.q, 0xaa, (size_t)K * 16);
-    memset(p.s, 0xaa, (size_t)K * 4);
-    memset(p.m, 0xaa, (size_t)K * 4);
+    memset(p.q, 0xaa, K * 16);
+    memset(p.s, 0xaa, K * 4);
+    memset(p.m, 0xaa, K * 4);
     return p;
 }
 
@@ -188,7 +188,7 @@ static void test_unpack_values(void **state) {
                 for (int l = 0; l <= (int)ash_cpu_detect(); l++) {
                     guarded w = guard_new(rb * (size_t)n_rows);
                     fill_weights(&rng, t, w.p, (size_t)n_rows * 3, fill);
-                    ash_panel8 p = panel_new(K);
+                    ash_panel8 p = panel_new((size_t)K);
                     ash_kern_get((ash_cpu_level)l)->unpack8[t](w.p, rb, n_rows, K, p);
                     for (int r = 0; r < 16; r++) {
                         if (r < n_rows) assert_true(ash_dtype_decode(t, w.p + (size_t)r * rb, ref, (uint64_t)K));
@@ -236,13 +236,14 @@ static void one_case(ash_rng *rng, ash_dtype t, int K, int n_rows, int n_tok, in
         const ash_kern *k = ash_kern_get((ash_cpu_level)l);
         ash_gemm8_fn gemm = f.G == 32 ? (f.has_min ? k->gemm8_g32m : k->gemm8_g32) : f.has_min ? k->gemm8_g16m : k->gemm8_g16;
         float *out = l == 0 ? y0 : y;
-        for (int r = 0; r < n_rows; r += 16) {
-            int nr = n_rows - r < 16 ? n_rows - r : 16;
-            ash_panel8 p = panel_new(K);
-            k->unpack8[t](w.p + (size_t)r * rb, rb, nr, K, p);
-            gemm(p, f, K, nr, a.a, n_tok, out + r, n_rows);
-            panel_free(p);
+        size_t n_panels = (size_t)(n_rows + 15) / 16, n_s = (size_t)(K / f.G) * 16;
+        ash_panel8 p = panel_new(n_panels * (size_t)K);
+        for (size_t i = 0; i < n_panels; i++) {
+            int nr = n_rows - (int)i * 16 < 16 ? n_rows - (int)i * 16 : 16;
+            k->unpack8[t](w.p + i * 16 * rb, rb, nr, K, (ash_panel8){p.q + i * (size_t)K * 16, p.s + i * n_s, p.m + i * n_s});
         }
+        gemm(p, f, K, n_rows, a.a, n_tok, out, n_rows);
+        panel_free(p);
         if (l > 0) check_equal("gemm8", t, l, K, n_rows, n_tok, y, y0, n);
         if (!k->gemv8[t]) continue;
         for (int i = 0; i < n_tok && i < 3; i++) {

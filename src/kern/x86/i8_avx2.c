@@ -129,16 +129,15 @@ INLINE void tile(const int T, const int N, const int G, const bool has_min, ash_
 }
 
 INLINE void tokens(const int N, const int G, const bool has_min, ash_panel8 p, int zp, int K, int n_rows, ash_act8 a, int n_tok, float *y, int64_t ldy) {
-    while (n_tok > 0) {
-        int n;
-        if (n_tok >= 4) tile(n = 4, N, G, has_min, p, zp, K, n_rows, a, y, ldy);
-        else if (n_tok >= 2) tile(n = 2, N, G, has_min, p, zp, K, n_rows, a, y, ldy);
-        else tile(n = 1, N, G, has_min, p, zp, K, n_rows, a, y, ldy);
-        a.q += n * a.ld_q;
-        a.d += n * a.ld_d;
-        a.b += n * a.ld_b;
-        y += n * ldy;
-        n_tok -= n;
+    for (int r = 0; r < n_rows; r += ASH_PANEL_ROWS, p = i8_panel_next(p, K, G, has_min)) {
+        int nr = ASH_MIN(n_rows - r, ASH_PANEL_ROWS), n = 0;
+        ash_act8 at = a;
+        float *out = y + r;
+        for (int left = n_tok; left > 0; left -= n, at = i8_tokens_next(at, n), out += n * ldy) {
+            if (left >= 4) tile(n = 4, N, G, has_min, p, zp, K, nr, at, out, ldy);
+            else if (left >= 2) tile(n = 2, N, G, has_min, p, zp, K, nr, at, out, ldy);
+            else tile(n = 1, N, G, has_min, p, zp, K, nr, at, out, ldy);
+        }
     }
 }
 

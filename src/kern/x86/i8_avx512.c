@@ -1,5 +1,5 @@
 /* i8_avx512.c - activation quantizer and panel matrix product with AVX-512 VNNI. The product keeps a
- * tile of up to 12 tokens x 16 rows in registers: 12 integer sums, 12 float accumulators, one vector of
+ * tile of 6 tokens x 32 rows (or 12 x 16) in registers: 12 integer sums, 12 float accumulators, vectors of
  * 16 rows x 4 codes against a broadcast of 4 activation codes. Same bits as i8_ref.c. */
 #include "kern/i8_common.h"
 
@@ -41,17 +41,24 @@ INLINE __m512i bcast4(const void *p) {
 
 enum { TILE = 12, STEP = 16 /* 32-groups whose per-token terms are prepared at a time */ };
 
-/* T tokens from the front of `a`. */
-INLINE void tile(const int T, const int G, const bool has_min, ash_panel8 p, int zp, int K, __mmask16 rows, ash_act8 a, float *y, int64_t ldy) {
+/* T tokens from the front of `a` against P panels (1 or 2), T * P <= TILE. Two panels share each broadcast
+ * of activations, so the load ports keep up with the multipliers. */
+INLINE void tile(const int T, const int P, const int G, const bool has_min, ash_panel8 p, int zp, int K, int n_rows, ash_act8 a, float *y, int64_t ldy) {
     enum { MAX = STEP * 2 };
     /* per token and group: -zp * bsum, d, d * bsum */
     int32_t zb[TILE][MAX] __attribute__((aligned(64)));
     float dd[TILE][STEP] __attribute__((aligned(64))), db[TILE][MAX] __attribute__((aligned(64)));
     const __m512i zero = _mm512_setzero_si512();
+    const __mmask16 rows[2] = {(__mmask16)((1u << ASH_MIN(n_rows, 16)) - 1), (__mmask16)((1u << ASH_MAX(n_rows - 16, 0)) - 1)};
+    const ash_panel8 p1 = P > 1 ? i8_panel_next(p, K, G, has_min) : p;
+    const uint8_t *pq[2] = {p.q, p1.q};
+    const float *ps[2] = {p.s, p1.s}, *pm[2] = {p.m, p1.m};
     __m512 acc[TILE];
     UNROLL for (int t = 0; t < T; t++) {
-        acc[t] = _mm512_setzero_ps();
-        __builtin_prefetch(y + t * ldy, 1);
+        UNROLL for (int j = 0; j < P; j++) {
+            acc[t * P + j] = _mm512_setzero_ps();
+            __builtin_prefetch(y + t * ldy + 16 * j, 1);
+        }
     }
     const int64_t ld = a.ld_q;
     const int8_t *q0 = a.q, *q3 = a.q + (T > 3 ? 3 * ld : 0), *q6 = a.q + (T > 6 ? 6 * ld : 0), *q9 = a.q + (T > 9 ? 9 * ld : 0);
@@ -81,42 +88,57 @@ INLINE void tile(const int T, const int G, const bool has_min, ash_panel8 p, int
         }
         for (int g = 0; g < n * 32 / G; g++) {
             __m512i isum[TILE];
-            UNROLL for (int t = 0; t < T; t++) isum[t] = zp ? _mm512_set1_epi32(zb[t][g]) : zero;
+            UNROLL for (int t = 0; t < T; t++) {
+                __m512i z = has_min ? zero : _mm512_set1_epi32(zb[t][g]);
+                UNROLL for (int j = 0; j < P; j++) isum[t * P + j] = z;
+            }
             UNROLL for (int k = 0; k < G; k += 4) {
-                __m512i w = _mm512_load_si512(p.q + k * 16);
+                __m512i w[2];
+                UNROLL for (int j = 0; j < P; j++) w[j] = _mm512_load_si512(pq[j] + k * 16);
                 UNROLL for (int t = 0; t < T; t++) {
-                    const int8_t *q = (t < 3 ? q0 : t < 6 ? q3 : t < 9 ? q6 : q9) + (t % 3) * ld + k;
-                    isum[t] = _mm512_dpbusd_epi32(isum[t], w, bcast4(q));
+                    const __m512i x = bcast4((t < 3 ? q0 : t < 6 ? q3 : t < 9 ? q6 : q9) + (t % 3) * ld + k);
+                    UNROLL for (int j = 0; j < P; j++) isum[t * P + j] = _mm512_dpbusd_epi32(isum[t * P + j], w[j], x);
                 }
             }
-            __m512 s = _mm512_load_ps(p.s), m = has_min ? _mm512_load_ps(p.m) : s;
-            UNROLL for (int t = 0; t < T; t++) {
-                acc[t] = _mm512_fmadd_ps(_mm512_mul_ps(s, _mm512_set1_ps(dd[t][G == 32 ? g : g / 2])), _mm512_cvtepi32_ps(isum[t]), acc[t]);
-                if (has_min) acc[t] = _mm512_fmadd_ps(m, _mm512_set1_ps(db[t][g]), acc[t]);
+            UNROLL for (int j = 0; j < P; j++) {
+                __m512 s = _mm512_load_ps(ps[j]), m = has_min ? _mm512_load_ps(pm[j]) : s;
+                UNROLL for (int t = 0; t < T; t++) {
+                    __m512 v = acc[t * P + j];
+                    v = _mm512_fmadd_ps(_mm512_mul_ps(s, _mm512_set1_ps(dd[t][G == 32 ? g : g / 2])), _mm512_cvtepi32_ps(isum[t * P + j]), v);
+                    if (has_min) v = _mm512_fmadd_ps(m, _mm512_set1_ps(db[t][g]), v);
+                    acc[t * P + j] = v;
+                }
+                pq[j] += G * 16;
+                ps[j] += 16;
+                if (has_min) pm[j] += 16;
             }
-            p.q += G * 16;
-            p.s += 16;
-            if (has_min) p.m += 16;
             q0 += G, q3 += G, q6 += G, q9 += G;
         }
     }
-    UNROLL for (int t = 0; t < T; t++) _mm512_mask_storeu_ps(y + t * ldy, rows, acc[t]);
+    UNROLL for (int t = 0; t < T; t++) {
+        UNROLL for (int j = 0; j < P; j++) _mm512_mask_storeu_ps(y + t * ldy + 16 * j, rows[j], acc[t * P + j]);
+    }
 }
 
 INLINE void gemm8(const int G, const bool has_min, ash_panel8 p, int zp, int K, int n_rows, ash_act8 a, int n_tok, float *y, int64_t ldy) {
-    __mmask16 rows = (__mmask16)((1u << n_rows) - 1);
-    while (n_tok > 0) {
-        int n;
-        if (n_tok >= 12) tile(n = 12, G, has_min, p, zp, K, rows, a, y, ldy);
-        else if (n_tok >= 8) tile(n = 8, G, has_min, p, zp, K, rows, a, y, ldy);
-        else if (n_tok >= 4) tile(n = 4, G, has_min, p, zp, K, rows, a, y, ldy);
-        else if (n_tok >= 2) tile(n = 2, G, has_min, p, zp, K, rows, a, y, ldy);
-        else tile(n = 1, G, has_min, p, zp, K, rows, a, y, ldy);
-        a.q += n * a.ld_q;
-        a.d += n * a.ld_d;
-        a.b += n * a.ld_b;
-        y += n * ldy;
-        n_tok -= n;
+    while (n_rows > 0) {
+        const int nr = ASH_MIN(n_rows, 32);
+        ash_act8 at = a;
+        float *out = y;
+        for (int left = n_tok, n = 0; left > 0; left -= n, at = i8_tokens_next(at, n), out += n * ldy) {
+            if (nr > 16) {
+                if (left >= 6) tile(n = 6, 2, G, has_min, p, zp, K, nr, at, out, ldy);
+                else if (left >= 3) tile(n = 3, 2, G, has_min, p, zp, K, nr, at, out, ldy);
+                else tile(n = 1, 2, G, has_min, p, zp, K, nr, at, out, ldy);
+            } else {
+                if (left >= 12) tile(n = 12, 1, G, has_min, p, zp, K, nr, at, out, ldy);
+                else if (left >= 4) tile(n = 4, 1, G, has_min, p, zp, K, nr, at, out, ldy);
+                else tile(n = 1, 1, G, has_min, p, zp, K, nr, at, out, ldy);
+            }
+        }
+        p = i8_panel_next(i8_panel_next(p, K, G, has_min), K, G, has_min);
+        y += 32;
+        n_rows -= 32;
     }
 }
 

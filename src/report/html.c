@@ -230,8 +230,12 @@ ash_status ash_report_html(const ash_report *r, char **out, size_t *n, ash_error
     ash_buf_adds(&b, "</style></head><body><main>");
     headline(&b, r);
     results(&b, r);
-    ash_buf_adds(&b, "<section><h2>What each matrix can lose</h2><p class='sub'>One matrix at a time was made worse while all others stayed, and the damage to the model's predictions measured. "
-                     "Dark cells are the ones to protect.</p><div class='scroll'>");
+    bool swept = false;
+    for (size_t i = 0; i < r->n_cells; i++) swept |= r->cells[i].measured;
+    ash_buf_adds(&b, "<section><h2>What each matrix can lose</h2><p class='sub'>");
+    ash_buf_adds(&b, swept ? "One matrix at a time was made worse while all others stayed, and the damage to the model's predictions measured. "
+                           : "No sweep was made: these are typical sensitivities of each kind of matrix, not measurements of this model. ");
+    ash_buf_adds(&b, "Strong colours mark the ones to protect.</p><div class='scroll'>");
     ash_rp_heat(&b, r);
     ash_buf_adds(&b, "</div></section><section><h2>The recipe</h2><p class='sub'>The type chosen for every matrix so that the sum of the damage is least within the budget. "
                      "Warm colours have few bits, cool ones many.</p><div class='scroll'>");

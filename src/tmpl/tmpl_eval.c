@@ -245,6 +245,7 @@ static ash_status loop(tmpl_ctx *c, const tmpl_node *n, size_t outer) {
     for (size_t i = 0; i < all.n; i++) {
         l->i = (int64_t)i;
         c->n_var = scope;
+        ASH_TRY(ash_tmpl_step(c)); /* a body may be empty */
         ASH_TRY(bind(c, scope, loop_name, (tv){.kind = TV_LOOP, .u.loop = l}));
         ASH_TRY(unpack(c, n->args, scope, &all.v[i]));
         ASH_TRY(run(c, n->b, scope));

@@ -14,9 +14,9 @@ enum {
     TMPL_MAX_SOURCE = 1 << 20, /* bytes of template */
     TMPL_MAX_NODE_DEPTH = 150, /* nesting of the tree, and so of the walk */
     TMPL_MAX_VALUE_DEPTH = 64, /* nesting of lists and dicts when compared or printed */
-    TMPL_MAX_STEPS = 20000000, /* nodes evaluated in one rendering */
-    TMPL_MAX_OUTPUT = 64 << 20,
-    TMPL_MAX_MEMORY = 256 << 20,
+    TMPL_MAX_STEPS = 5000000, /* nodes evaluated in one rendering */
+    TMPL_MAX_OUTPUT = 32 << 20,
+    TMPL_MAX_MEMORY = 128 << 20,
     TMPL_MAX_RANGE = 100000
 };
 

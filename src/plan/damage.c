@@ -13,9 +13,17 @@
 
 enum { SAMPLE = 1 << 17, TABLE_FACTOR = 4 };
 
-/* Sensitivities d = c * e without any measurement: medians over the layers of SmolLM2 135M and Gemma 3 270M, in the order
- * of ASH_ROLE_* (q k v o gate up down table output). Good enough to order roles, not more. */
-static const double typical_c[PLAN_N_ROLES] = {0.03, 0.03, 0.10, 0.08, 0.06, 0.08, 0.10, 1.0, 1.0};
+/* Sensitivities d = c * e without any measurement: medians over the layers of SmolLM2 135M as a sweep measured them, in the order of
+ * ASH_ROLE_* (q k v o gate up down). Good enough to order roles, not more. A tied table or a head has a weighted error that a few strong
+ * channels dominate, so its c is large where importance weights are known. */
+static const double typical_c[7] = {0.038, 0.053, 0.087, 0.047, 0.10, 0.10, 0.12};
+
+static double typical(const ash_planner *p, const plan_unit *u) {
+    if (u->pub.role >= 0 && u->pub.role < 7) return typical_c[u->pub.role];
+    if (u->pub.role < 0 || u->pub.lookup_only) return 0.3;
+    bool weighted = p->o.importance.weights && p->o.importance.weights(p->o.importance.ctx, u->pub.tensor, ash_gguf_tensor_at(p->g, u->tensor)->ne[0]);
+    return weighted ? 40 : 1;
+}
 
 /* ---- encoding errors ---- */
 
@@ -233,7 +241,7 @@ void ash_planner_calibrate(ash_planner *p, double floor) {
             double at_ref = u->pub.k + u->pub.slope * (log(e_ref) - le), w = 1 / (1 / sw + role_sd * role_sd);
             role_sum[u->pub.role] += w * at_ref;
             role_w[u->pub.role] += w;
-            off_sum += w * (at_ref - log(typical_c[u->pub.role] * e_ref));
+            off_sum += w * (at_ref - log(typical(p, u) * e_ref));
             off_w += w;
         }
     }
@@ -242,7 +250,7 @@ void ash_planner_calibrate(ash_planner *p, double floor) {
         plan_unit *u = &p->u[i];
         int role = u->pub.role;
         bool has_role = role >= 0 && role_w[role] > 0;
-        double mean = has_role ? role_sum[role] / role_w[role] : log((role >= 0 ? typical_c[role] : 0.1) * e_ref) + off;
+        double mean = has_role ? role_sum[role] / role_w[role] : log(typical(p, u) * e_ref) + off;
         if (!u->n_m) {
             u->pub.k = exp(mean);
             u->pub.half = 0;

@@ -182,6 +182,17 @@ void ash_rp_heat(ash_buf *b, const ash_report *r) {
         ash_buf_adds(b, "<p class='muted'>No sensitivities are known.</p>");
         return;
     }
+    /* a few outliers must not wash out the rest: the scale ends where three cells in a hundred are beyond it */
+    double top = hi;
+    for (int k = 0; k < 64; k++) {
+        size_t n = 0, beyond = 0;
+        for (size_t i = 0; i < r->n_cells; i++)
+            if (in_grid(r, &r->cells[i])) n++, beyond += r->cells[i].sensitivity > top / 1.1;
+        if (beyond * 100 > n * 3) break;
+        top /= 1.1;
+    }
+    bool clipped = top < hi;
+    hi = top;
     if (hi / lo > 1000) lo = hi / 1000;
     grid g = grid_open(b, r, "Sensitivity by layer and tensor");
     double span = log(hi / lo) > 1e-9 ? log(hi / lo) : 1;
@@ -190,14 +201,14 @@ void ash_rp_heat(ash_buf *b, const ash_report *r) {
         if (!in_grid(r, c)) continue;
         double f = c->sensitivity > 0 ? clampd(log(c->sensitivity / lo) / span, 0, 1) : 0;
         ash_buf_addf(b, "<rect class='heat' x='%.1f' y='%.1f' width='%.1f' height='%.1f' rx='3' fill-opacity='%.3f'>", g.left + g.w * c->layer + 1, g.top + g.h * c->role + 1,
-                     g.w - 2, g.h - 2, 0.06 + 0.94 * f * f);
+                     g.w - 2, g.h - 2, 0.05 + 0.95 * f * sqrt(f));
         cell_title(b, c);
         ash_buf_adds(b, "</rect>");
     }
     ash_buf_adds(b, "</svg><div class='legend'><span>");
     ash_buf_addf(b, "%.1e nats", lo);
     ash_buf_adds(b, "</span><span class='ramp'></span><span>");
-    ash_buf_addf(b, "%.1e nats", hi);
+    ash_buf_addf(b, "%.1e nats%s", hi, clipped ? " or more" : "");
     ash_buf_adds(b, " of damage when this matrix alone is at a 4-bit error</span></div>");
 }
 

@@ -50,7 +50,7 @@ static void block_part(void *ctx, int64_t begin, int64_t end, int ith) {
         float *p = b->la + i * V;
         if (b->rows) ash_base_row_decode(b->rows + (size_t)i * b->ref->row_bytes, b->n_vocab, p);
         double lse_p = k->lse(p, V);
-        b->s->nll_ref[at] = lse_p - p[b->next[i]];
+        b->s->nll_ref[at] = b->rows ? -(double)ash_base_row_at(b->rows + (size_t)i * b->ref->row_bytes, (uint32_t)b->next[i]) : lse_p - p[b->next[i]];
         double d = k->kld(p, lse_p, q, lse, V);
         b->s->kld[at] = d > 0 ? d : 0; /* rounding may give -1e-9 for equal distributions */
         b->s->dp[at] = exp(-b->s->nll[at]) - exp(-b->s->nll_ref[at]);

@@ -33,9 +33,12 @@ ash_status ash_aref_parse(ash_eval_ref *r, const void *p, size_t n, ash_error *e
 ash_status ash_base_parse(ash_eval_ref *r, const void *p, size_t n, ash_error *err);
 /* Bytes of one row of a base file. */
 size_t ash_base_row_bytes(uint32_t n_vocab);
-/* Codes of one row from logits, and back to log-probabilities. */
+/* Codes of one row from logits, and back to log-probabilities. Where the range was cut at 16 below the top, code 0 means "that or
+ * less": tens of thousands of such entries at the floor would add a thousandth of mass and 0.006 of divergence that is not there, so
+ * they become -200, as good as never. ash_base_row_at gives one entry as stored. */
 void ash_base_row_encode(const float *logits, double lse, uint32_t n_vocab, uint8_t *row);
 void ash_base_row_decode(const uint8_t *row, uint32_t n_vocab, float *logp);
+float ash_base_row_at(const uint8_t *row, uint32_t i);
 void ash_ref_clear(ash_eval_ref *r);
 
 #endif

@@ -204,14 +204,25 @@ void ash_base_row_encode(const float *logits, double lse, uint32_t n_vocab, uint
 }
 
 void ash_base_row_decode(const uint8_t *row, uint32_t n_vocab, float *logp) {
+    enum { NEVER = -200 };
     float scale, min_lp;
     memcpy(&scale, row, 4);
     memcpy(&min_lp, row + 4, 4);
     if (!isfinite(scale)) scale = 0;
     if (!isfinite(min_lp)) min_lp = 0;
+    bool cut = scale * 65535.f > 15.9f;
     for (uint32_t i = 0; i < n_vocab; i++) {
         uint16_t c;
         memcpy(&c, row + 8 + 2 * (size_t)i, 2);
-        logp[i] = min_lp + scale * (float)c;
+        logp[i] = c || !cut ? min_lp + scale * (float)c : NEVER;
     }
+}
+
+float ash_base_row_at(const uint8_t *row, uint32_t i) {
+    float scale, min_lp;
+    uint16_t c;
+    memcpy(&scale, row, 4);
+    memcpy(&min_lp, row + 4, 4);
+    memcpy(&c, row + 8 + 2 * (size_t)i, 2);
+    return min_lp + scale * (float)c;
 }

@@ -125,10 +125,8 @@ static void diff_mul(const ash_dlayer *L, const ash_dmat *w, ash_act8 a8, const 
         L->k->gemmf(w->f, w->K, w->n_rows, x, w->Kp, n, y, w->n_rows);
         return;
     }
-    for (int64_t r = 0; r < w->n_rows; r += 16) {
-        ash_panel8 p = {w->q + (size_t)r * (size_t)w->Kp, w->s + (size_t)r * (size_t)(w->Kp / 32), NULL};
-        L->k->gemm8_g32(p, ash_dtype_i8_form(ASH_Q8_0), w->Kp, (int)ASH_MIN(16, w->n_rows - r), a8, n, y + r, w->n_rows);
-    }
+    ash_panel8 p = {w->q, w->s, NULL};
+    L->k->gemm8_g32(p, ash_dtype_i8_form(ASH_Q8_0), w->Kp, (int)w->n_rows, a8, n, y, w->n_rows);
 }
 
 static void diff_quant(const ash_dlayer *L, const ash_dmat *w, ash_act8 a8, const float *x, int n) {

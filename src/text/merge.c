@@ -27,7 +27,8 @@ struct ash_merger {
     uint32_t n_words; /* the cache is made once there are some */
     /* long words */
     uint64_t *seams;  /* pairs of tokens: (a << 24 | b) << 1 | stands */
-    ash_symvec done, mid; /* settled so far; the stretch at the current seam */
+    ash_symvec done, mid; /* settled so far; the stretch last encoded, at p[mid_start .. mid_end) */
+    uint32_t mid_start, mid_end;
     ash_bucket *bucket;
     bool oom;
 };
@@ -138,7 +139,10 @@ static uint32_t merge_short_any(const ash_vocab *v, const char *p, uint32_t star
 /* ---- long words ---- */
 /* Encode a stretch of any length into m->mid. */
 static bool encode_mid(ash_merger *m, const char *p, uint32_t start, uint32_t n) {
+    if (m->mid.n && m->mid_start == start && m->mid_end == start + n) return true; /* the seams left it alone */
     m->mid.n = 0;
+    m->mid_start = start;
+    m->mid_end = start + n;
     if (n <= SHORT_MAX) {
         ash_sym s[SHORT_MAX];
         uint32_t k = merge_short_any(m->v, p, start, n, s);
@@ -209,7 +213,7 @@ static void merge_long(ash_merger *m, const char *p, uint32_t n, ash_tokvec *out
         return;
     }
     uint64_t work = 0;
-    m->done.n = 0;
+    m->done.n = m->mid.n = 0; /* another word: offsets mean other bytes */
     for (uint32_t at = 0, end; at < n && !m->oom; at = end) {
         end = ASH_MIN(n, at + CHUNK);
         for (uint32_t k = 1; spm && k <= 3 && end < n; k++) { /* not inside a character */

@@ -44,6 +44,10 @@ struct ash_vocab {
     uint32_t slot_mask;
     ash_merge_slot *merges; /* BPE */
     uint32_t merge_mask;
+    /* One bit per hash of what is in `slots` (SPM) or `merges` (BPE): most lookups find nothing, and this
+     * fits into a nearer cache than the tables. Index: top bits of the 32-bit hash. */
+    uint64_t *maybe;
+    uint32_t maybe_shift;
     uint32_t *rank;    /* SPM: [n], dense order of scores, best first; equal scores share a rank */
     uint32_t n_ranks;  /* ranks are below this */
     ash_pair2 *pair2;  /* [128 * 128] what two ASCII bytes make */
@@ -93,10 +97,16 @@ static inline uint32_t ash_raw_hash(const char *p, size_t n) {
     return (uint32_t)(h >> 32);
 }
 int32_t ash_vocab_raw_find(const ash_vocab *v, const char *p, size_t n); /* -1: no such token */
+static inline bool ash_maybe(const ash_vocab *v, uint32_t h) {
+    uint32_t i = h >> v->maybe_shift;
+    return v->maybe[i >> 6] >> (i & 63) & 1;
+}
+static inline uint32_t ash_merge_hash(uint64_t key) { return (uint32_t)((key ^ key >> 29) * 0x9e3779b97f4a7c15u >> 32); }
 static inline bool ash_merge_find(const ash_vocab *v, int32_t a, int32_t b, uint32_t *rank, int32_t *id) {
     uint64_t key = (uint64_t)(uint32_t)a << 32 | (uint32_t)b;
-    uint64_t h = (key ^ key >> 29) * 0x9e3779b97f4a7c15u;
-    for (uint32_t i = (uint32_t)(h >> 32) & v->merge_mask;; i = (i + 1) & v->merge_mask) {
+    uint32_t h = ash_merge_hash(key);
+    if (!ash_maybe(v, h)) return false;
+    for (uint32_t i = h & v->merge_mask;; i = (i + 1) & v->merge_mask) {
         const ash_merge_slot *s = &v->merges[i];
         if (s->rank == UINT32_MAX) return false;
         if (s->key == key) return *rank = s->rank, *id = s->id, true;

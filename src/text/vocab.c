@@ -129,6 +129,7 @@ void ash_vocab_free(ash_vocab *v) {
     ash_free(v->raw_off);
     ash_free(v->slots);
     ash_free(v->merges);
+    ash_free(v->maybe);
     ash_free(v->rank);
     ash_free(v->pair2);
     ash_free(v->joins);

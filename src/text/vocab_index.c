@@ -65,6 +65,7 @@ static ash_str raw_str(const ash_vocab *v, int32_t t) { return (ash_str){v->raw 
 int32_t ash_vocab_raw_find(const ash_vocab *v, const char *p, size_t n) {
     if (n > v->max_raw) return -1;
     uint32_t h = ash_raw_hash(p, n);
+    if (v->kind == ASH_VK_SPM && v->maybe && !ash_maybe(v, h)) return -1;
     for (uint32_t i = h & v->slot_mask;; i = (i + 1) & v->slot_mask) {
         const ash_raw_slot *s = &v->slots[i];
         if (s->id < 0) return -1;
@@ -179,8 +180,7 @@ static ash_status build_merges(ash_vocab *v, const ash_gguf *g, ash_error *err) 
             goto done;
         }
         uint64_t key = (uint64_t)(uint32_t)a << 32 | (uint32_t)b;
-        uint64_t h = (key ^ key >> 29) * 0x9e3779b97f4a7c15u;
-        uint32_t i = (uint32_t)(h >> 32) & v->merge_mask;
+        uint32_t i = ash_merge_hash(key) & v->merge_mask;
         while (v->merges[i].rank != UINT32_MAX && v->merges[i].key != key) i = (i + 1) & v->merge_mask;
         if (v->merges[i].rank == UINT32_MAX) v->merges[i] = (ash_merge_slot){key, r, ab}; /* of two, the better rank */
     }
@@ -235,6 +235,22 @@ static ash_status build_ranks(ash_vocab *v, const ash_gguf *g, ash_error *err) {
 done:
     ash_free(order);
     return st;
+}
+
+/* About 16 bits an entry: one lookup in twenty passes in vain. */
+static ash_status build_maybe(ash_vocab *v, ash_error *err) {
+    uint32_t size = (v->kind == ASH_VK_SPM ? v->slot_mask : v->merge_mask) + 1, bits = 6;
+    while (bits < 27 && 1u << bits < size * 8u) bits++;
+    v->maybe_shift = 32 - bits;
+    uint64_t *m = ash_calloc((size_t)1 << (bits - 6), sizeof *m);
+    if (!m) return ash_fail(err, ASH_E_NOMEM, "out of memory for a vocabulary");
+    for (uint32_t i = 0; i < size; i++) {
+        bool used = v->kind == ASH_VK_SPM ? v->slots[i].id >= 0 : v->merges[i].rank != UINT32_MAX;
+        uint32_t h = v->kind == ASH_VK_SPM ? v->slots[i].hash : ash_merge_hash(v->merges[i].key);
+        if (used) m[h >> v->maybe_shift >> 6] |= 1ull << (h >> v->maybe_shift & 63);
+    }
+    v->maybe = m;
+    return ASH_OK;
 }
 
 /* What two ASCII bytes make. For SPM also: which bytes stand side by side in some token, and the tokens
@@ -350,6 +366,7 @@ ash_status ash_vocab_index(ash_vocab *v, const ash_gguf *g, ash_error *err) {
     ASH_TRY(build_raw(v, err));
     if (v->kind == ASH_VK_BPE) ASH_TRY(build_merges(v, g, err));
     else ASH_TRY(build_ranks(v, g, err));
+    ASH_TRY(build_maybe(v, err));
     ASH_TRY(build_pairs(v, err));
     ASH_TRY(build_specials(v, &v->user, false, err));
     return build_specials(v, &v->all, true, err);

@@ -12,8 +12,8 @@
  * enc(AB) = A B. For: until a merge crosses the seam, both sides go on as if alone. What happens inside
  * A's bytes does not depend on what is left of them, as no merge ever crosses A's left end, and likewise
  * for B. So the first crossing merge, if there is one, happens in AB too. Where A and B do not stand
- * side by side, their bytes are encoded together and the two new seams are looked at in turn. Should
- * that take too long (a vocabulary made for it), the word goes through merge_bucket.c, which needs
+ * side by side, their bytes are encoded together and the new seams are looked at in turn. Should that
+ * take too long (a vocabulary made for it), the word goes through merge_bucket.c, which needs
  * n log n steps for anything. */
 #include "text/merge_int.h"
 
@@ -173,26 +173,23 @@ static bool seam_stands(ash_merger *m, const char *p, ash_sym a, ash_sym b) {
     return stands;
 }
 
-/* Append the encoding c[0..kc) of the bytes that follow m->done, mending the seam. Returns bytes encoded
- * anew. */
+/* Append the encoding c[0..kc) of the bytes that follow m->done, mending seams from left to right: where
+ * one does not stand, its two tokens, and as many before them as it takes for the left end to stand, are
+ * encoded anew; then the next token of c is looked at. Returns bytes encoded anew. */
 static uint64_t join(ash_merger *m, const char *p, const ash_sym *c, uint32_t kc) {
     ash_symvec *d = &m->done;
     uint32_t i = 0;
     uint64_t work = 0;
-    if (d->n && kc && !seam_stands(m, p, d->p[d->n - 1], c[0])) {
-        uint32_t start = d->p[--d->n].start, end = c[0].start + c[0].len;
-        i = 1;
+    while (i < kc && d->n && !m->oom && !seam_stands(m, p, d->p[d->n - 1], c[i])) {
+        uint32_t start = d->p[--d->n].start, end = c[i].start + c[i].len;
+        i++;
         for (;;) {
             work += end - start;
             if (m->oom || !encode_mid(m, p, start, end - start)) return m->oom = true, work;
-            ash_sym first = m->mid.p[0], last = m->mid.p[m->mid.n - 1];
-            bool l = d->n == 0 || seam_stands(m, p, d->p[d->n - 1], first);
-            bool r = i == kc || seam_stands(m, p, last, c[i]);
-            if (l && r) break;
-            if (!l) start = d->p[--d->n].start;
-            if (!r) end = c[i].start + c[i].len, i++;
+            if (d->n == 0 || seam_stands(m, p, d->p[d->n - 1], m->mid.p[0])) break;
+            start = d->p[--d->n].start;
         }
-        if (m->oom || !encode_mid(m, p, start, end - start)) return m->oom = true, work; /* the seams used m->mid */
+        if (m->oom || !encode_mid(m, p, start, end - start)) return m->oom = true, work; /* the seam may have used m->mid */
         for (size_t j = 0; j < m->mid.n; j++)
             if (!ash_symvec_add(d, m->mid.p[j])) m->oom = true;
     }

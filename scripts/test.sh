@@ -16,9 +16,11 @@ stage() { printf '\n== %s\n' "$*"; }
 build() { cmake --preset "$1" >/dev/null && cmake --build --preset "$1" -j "$jobs" | tail -n 1; }
 
 stage "fetch the real models"
-ASH_SMOLLM2=$(sh scripts/fetch_model.sh smollm2)
-ASH_GEMMA3=$(sh scripts/fetch_model.sh gemma3)
-export ASH_SMOLLM2 ASH_GEMMA3
+smollm2=$(sh scripts/fetch_model.sh smollm2)
+gemma3=$(sh scripts/fetch_model.sh gemma3)
+ASH_MODEL_DIR=$(dirname "$smollm2")   # tests on real models look here
+ASHLAR_TEST_MODELS="$smollm2 $gemma3" # read and written again byte for byte
+export ASH_MODEL_DIR ASHLAR_TEST_MODELS
 
 stage "release build (gcc, -Werror)"
 build release
@@ -53,7 +55,16 @@ fi
 if [ "$tier" = --long ]; then
   stage "long tier: peer"
   PEER_BIN=$(sh bench/peer.sh)
-  export PEER_BIN
+  models=$PWD/build/models # off-grid F16 copy as the reference, and a preset of it
+  mkdir -p "$models"
+  [ -x "$models/venv/bin/python" ] || { python3 -m venv "$models/venv" && "$models/venv/bin/pip" -q install numpy gguf; }
+  PYTHON=$models/venv/bin/python
+  EVAL_F16=$models/smollm2-f16.gguf
+  EVAL_QUANT=$models/smollm2-Q4_K_M.gguf
+  ASH_SMOLLM2=$smollm2
+  [ -f "$EVAL_F16" ] || "$PYTHON" bench/degrid.py "$smollm2" "$EVAL_F16" 1
+  [ -f "$EVAL_QUANT" ] || "$PEER_BIN/llama-quantize" "$EVAL_F16" "$EVAL_QUANT" Q4_K_M "$jobs" >build/quantize.log 2>&1
+  export PEER_BIN PYTHON EVAL_F16 EVAL_QUANT ASH_SMOLLM2
   for t in tests/long/*.sh; do
     stage "$t"
     ASHLAR=$PWD/build/release/ashlar sh "$t"

@@ -13,7 +13,25 @@ jobs=$(nproc)
 sh scripts/setup.sh --tests
 
 stage() { printf '\n== %s\n' "$*"; }
-build() { cmake --preset "$1" >/dev/null && cmake --build --preset "$1" -j "$jobs" | tail -n 1; }
+# quiet LOG COMMAND...: run with the output in build/LOG; on failure show its end. A pipe would hide the exit status.
+quiet() {
+  log=build/$1
+  shift
+  mkdir -p build
+  if ! "$@" >"$log" 2>&1; then
+    tail -n 60 "$log"
+    echo "FAILED: $*"
+    exit 1
+  fi
+}
+build() {
+  quiet "$1-configure.log" cmake --preset "$1"
+  quiet "$1-build.log" cmake --build --preset "$1" -j "$jobs"
+}
+tests() { # preset, ctest options
+  quiet "$1-tests.log" ctest --preset "$@" -j "$jobs" --output-on-failure
+  grep "tests passed" "build/$1-tests.log"
+}
 
 stage "fetch the real models"
 smollm2=$(sh scripts/fetch_model.sh smollm2)
@@ -30,11 +48,11 @@ if [ "$tier" != --quick ]; then
 
   stage "tests under address and undefined-behaviour sanitizers"
   build asan
-  ctest --preset asan -j "$jobs" --output-on-failure -LE slow | tail -n 4
+  tests asan
 
   stage "thread sanitizer"
   build tsan
-  ctest --preset tsan -j "$jobs" --output-on-failure -L threads | tail -n 4
+  tests tsan -L threads
 
   stage "fuzz targets, $fuzz_s s each"
   build fuzz

@@ -38,7 +38,8 @@ ASH_API uint32_t ash_session_n_ctx(const ash_session *s);
 ASH_API ash_status ash_session_sync(ash_session *s, const ash_token *tokens, size_t n, size_t *reused, ash_error *err);
 /* Append one token. */
 ASH_API ash_status ash_session_append(ash_session *s, ash_token t, ash_error *err);
-/* Forget all after the first n tokens (as far as the window allows; sync rebuilds if not). */
+/* Forget all after the first n tokens (as far as the window allows; sync rebuilds if not). Logits are NULL until the
+ * next sync or append. */
 ASH_API ash_status ash_session_rewind(ash_session *s, size_t n, ash_error *err);
 /* Mark a turn boundary here: a snapshot of the windows is kept within the budget (oldest dropped). */
 ASH_API ash_status ash_session_mark(ash_session *s, ash_error *err);

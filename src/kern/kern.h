@@ -170,7 +170,7 @@ typedef struct {
     float cap;               /* soft-cap of scores, 0: none */
 } ash_attn;
 size_t ash_attn_scratch_bytes(int hd, int group, int n_keys);
-/* scratch: 64-byte aligned, of one thread. No allocation. */
+/* scratch: 64-byte aligned, of one thread. No allocation. q is multiplied by `scale` before the scores are summed. */
 void ash_attn_run(const ash_kern *k, const ash_attn *a, void *scratch);
 
 /* Whole matrix as f32 panels: ash_packed_floats(n_rows, K) floats, 64-byte aligned. Then kern->gemmf runs on it. */

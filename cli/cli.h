@@ -70,6 +70,9 @@ ash_status cli_out_close(cli_out *o, ash_status st, ash_error *err);
 /* Whether `path` can be written at all: long jobs ask before they start. Leaves nothing behind. */
 ash_status cli_out_check(const char *path, ash_error *err);
 ash_status cli_out_write(const char *path, const char *s, size_t n, ash_error *err); /* a whole file at once */
+/* The one JSON document of --json on stdout; takes `o`. NULL (out of memory, or a name that is no UTF-8) fails. Returns the exit code. */
+struct json_t;
+int cli_print_json(struct json_t *o);
 /* SIGINT sets this once installed by cli_catch_sigint; long jobs end at the next checkpoint. */
 extern volatile int g_interrupted;
 void cli_catch_sigint(void);

@@ -97,11 +97,7 @@ static int report(const char *path, const ash_model *m, const ash_session *s, fi
                               (json_int_t)reps, "prefill_tps", pre, "decode_tps", dec, "load_ms", f->load_ms, "first_token_ms", f->first_ms,
                               "peak_rss_bytes", (json_int_t)rss, "session_bytes", (json_int_t)ash_session_bytes(s), "file_bytes",
                               (json_int_t)ash_gguf_file_bytes(ash_model_gguf(m)));
-        if (!j) return cli_fail(NULL, ASH_E_NOMEM);
-        json_dumpf(j, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
-        putchar('\n');
-        json_decref(j);
-        return 0;
+        return cli_print_json(j);
     }
     char a[32], b[32];
     printf("%s: %s, %d threads, %s, %s\n", path, ash_model_arch(m), threads, ash_cpu_level_name(ash_cpu_detect()), exact ? "exact" : "fast");

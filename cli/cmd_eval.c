@@ -39,7 +39,7 @@ static json_t *reals(const double *v, uint32_t n) {
     return a;
 }
 
-static void print_json(const char *model, const ash_eval_text *t, const ash_eval_ref *ref, const ash_eval_result *r) {
+static int print_json(const char *model, const ash_eval_text *t, const ash_eval_ref *ref, const ash_eval_result *r) {
     json_t *o = json_object();
     const char *sha = t ? t->sha256 : ash_eval_ref_text_sha256(ref);
     json_object_set_new(o, "model", json_string(model));
@@ -64,9 +64,7 @@ static void print_json(const char *model, const ash_eval_text *t, const ash_eval
     }
     json_object_set_new(o, "chunk_nll", reals(r->chunk_nll, r->n_chunks));
     json_object_set_new(o, "seconds", json_real(r->seconds));
-    json_dumpf(o, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(10));
-    putchar('\n');
-    json_decref(o);
+    return cli_print_json(o);
 }
 
 static void line(const char *name, ash_est e, double scale, const char *unit) {
@@ -148,7 +146,7 @@ static int run(int argc, char **argv) {
     }
     ASH_TRY_GOTO(ash_eval_measure(&r, m, t.tokens ? &t : NULL, ref, &o, &err), done);
     cli_progress_done();
-    if (g_json) print_json(argv[0], t.tokens ? &t : NULL, ref, &r);
+    if (g_json) code = print_json(argv[0], t.tokens ? &t : NULL, ref, &r);
     else print_text(&r);
 done:
     if (st != ASH_OK) code = cli_fail(&err, st);

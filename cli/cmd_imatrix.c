@@ -60,9 +60,7 @@ static int run(int argc, char **argv) {
         json_object_set_new(j, "n_ctx", json_integer(ash_imatrix_chunk_size(im)));
         json_object_set_new(j, "live", live);
         json_object_set_new(j, "dead", gone);
-        json_dumpf(j, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(10));
-        putchar('\n');
-        json_decref(j);
+        code = cli_print_json(j);
     } else {
         printf("%s: %zu tensors live over %u chunks of %u tokens", out_path, ash_imatrix_n(im), ash_imatrix_chunks(im), ash_imatrix_chunk_size(im));
         printf(n_dead ? ", %zu dead (never run):\n" : ", none dead\n", n_dead);

@@ -37,10 +37,7 @@ static int print(const ash_bake_result *r, const char *in, const char *out, uint
                                                (json_int_t)x->bytes, "fallback", (int)x->fallback, "copied", (int)x->copied));
         }
         if (!o || !t || json_object_set_new(o, "tensors", t) != 0) return cli_fail(NULL, ASH_E_INTERNAL); /* a name that is no UTF-8 */
-        json_dumpf(o, stdout, JSON_INDENT(2));
-        putchar('\n');
-        json_decref(o);
-        return 0;
+        return cli_print_json(o);
     }
     uint64_t bytes[ASH_DTYPE_MAX] = {0};
     size_t count[ASH_DTYPE_MAX] = {0}, copied = 0;

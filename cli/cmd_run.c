@@ -277,9 +277,7 @@ static ash_status one_shot(chat *c, const char *prompt, ash_error *err) {
                               "prompt_tps", rate(o.prompt - o.reused, o.prompt_s), "tps", rate(o.generated, o.gen_s), "seed",
                               (json_int_t)c->sampling.seed);
         if (!j) return ash_fail(err, ASH_E_NOMEM, "out of memory for the report");
-        json_dumpf(j, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
-        putchar('\n');
-        json_decref(j);
+        cli_print_json(j);
     } else {
         putchar('\n');
         fflush(stdout);

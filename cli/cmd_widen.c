@@ -38,9 +38,7 @@ static int run(int argc, char **argv) {
     } else if (g_json) {
         json_t *o = json_pack("{s:s, s:s, s:I, s:I, s:b, s:i, s:i}", "source", argv[0], "file", argv[1], "source_bytes", (json_int_t)ash_gguf_file_bytes(g), "bytes",
                               (json_int_t)r.file_bytes, "changed", (int)ash_widen_needed(w), "embedding_length", (int)ash_widen_n_embd(w), "head_count", (int)ash_widen_n_head(w));
-        json_dumpf(o, stdout, JSON_INDENT(2));
-        putchar('\n');
-        json_decref(o);
+        rc = cli_print_json(o);
     } else if (ash_widen_needed(w)) {
         printf("%s: %u columns, %u heads, %s (source %s)\n", argv[1], ash_widen_n_embd(w), ash_widen_n_head(w), cli_bytes(r.file_bytes, a), cli_bytes(ash_gguf_file_bytes(g), b));
     } else {

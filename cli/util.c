@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <limits.h>
 #include <math.h>
 #include <signal.h>
@@ -258,6 +259,14 @@ ash_status cli_out_write(const char *path, const char *s, size_t n, ash_error *e
     ASH_TRY(cli_out_open(&o, path, err));
     ash_status st = fwrite(s, 1, n, o.f) == n ? ASH_OK : cli_out_failed(&o, err);
     return cli_out_close(&o, st, err);
+}
+
+/* ---- --json ---- */
+int cli_print_json(json_t *o) {
+    int rc = o ? json_dumpf(o, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(10)) : -1;
+    putchar('\n');
+    json_decref(o);
+    return rc == 0 ? 0 : cli_fail(NULL, ASH_E_NOMEM);
 }
 
 /* ---- files that ship with the program ---- */

@@ -75,16 +75,19 @@ fi
 if [ "$tier" = --long ]; then
   stage "long tier: peer"
   PEER_BIN=$(sh bench/peer.sh)
-  models=$PWD/build/models # off-grid F16 copy as the reference, and a preset of it
+  models=$PWD/build/models # off-grid F16 copies as references, and a preset of each
   mkdir -p "$models"
   [ -x "$models/venv/bin/python" ] || { python3 -m venv "$models/venv" && "$models/venv/bin/pip" -q install numpy gguf; }
   PYTHON=$models/venv/bin/python
-  EVAL_F16=$models/smollm2-f16.gguf
-  EVAL_QUANT=$models/smollm2-Q4_K_M.gguf
+  for m in smollm2 gemma3; do
+    eval source=\$$m
+    [ -f "$models/$m-f16.gguf" ] || "$PYTHON" bench/degrid.py "$source" "$models/$m-f16.gguf" 1
+    [ -f "$models/$m-Q4_K_M.gguf" ] ||
+      "$PEER_BIN/llama-quantize" "$models/$m-f16.gguf" "$models/$m-Q4_K_M.gguf" Q4_K_M "$jobs" >build/quantize.log 2>&1
+  done
+  MODELS=$models
   ASH_SMOLLM2=$smollm2
-  [ -f "$EVAL_F16" ] || "$PYTHON" bench/degrid.py "$smollm2" "$EVAL_F16" 1
-  [ -f "$EVAL_QUANT" ] || "$PEER_BIN/llama-quantize" "$EVAL_F16" "$EVAL_QUANT" Q4_K_M "$jobs" >build/quantize.log 2>&1
-  export PEER_BIN PYTHON EVAL_F16 EVAL_QUANT ASH_SMOLLM2
+  export PEER_BIN PYTHON MODELS ASH_SMOLLM2
   for t in tests/long/*.sh; do
     stage "$t"
     ASHLAR=$PWD/build/release/ashlar sh "$t"

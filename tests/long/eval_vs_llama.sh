@@ -1,8 +1,8 @@
 #!/bin/sh
 # eval_vs_llama.sh - perplexity, KL divergence, base files and importance matrices against llama.cpp on real models.
 #   PEER_BIN   folder of llama.cpp's programs (bench/peer.sh)
-#   MODELS     folder with smollm2-dg.gguf (F16) and quantized models *.gguf in base/ (default: build/models, see bench/fit_goals.sh);
-#              EVAL_F16, EVAL_QUANT name other files
+#   MODELS     folder with NAME-f16.gguf and a quantized NAME-Q4_K_M.gguf of each model (default: build/models, made by scripts/test.sh)
+#   NAMES      default "smollm2 gemma3"
 #   CHUNKS     of 512 tokens, default 4; PPL_CHUNKS for the perplexity of quantized models, default 16: llama.cpp's 8-bit activations
 #              move a token's loss by some 0.08, so that 16 chunks are needed to see 5e-3
 # Bars: perplexity within 1e-3 (F16) and 5e-3 (quantized) relative; KLD within 10 % or 0.005; importance within 1 %.
@@ -15,9 +15,9 @@ chunks=${CHUNKS:-4}
 ppl_chunks=${PPL_CHUNKS:-16}
 text=$root/data/wikitext2-test.txt
 calib=$root/data/wikitext2-valid.txt
-f16=${EVAL_F16:-$MODELS/smollm2-dg.gguf}
-quant=${EVAL_QUANT:-}
-if [ ! -r "$f16" ]; then echo "skipped: no $f16 (tests/long/eval_vs_llama.sh says how to name models)"; exit 0; fi
+for name in ${NAMES:-smollm2 gemma3}; do
+  [ -r "$MODELS/$name-f16.gguf" ] && [ -r "$MODELS/$name-Q4_K_M.gguf" ] || { echo "no $MODELS/$name-f16.gguf or -Q4_K_M.gguf; scripts/test.sh --long makes them"; exit 2; }
+done
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 bad=0
@@ -38,6 +38,9 @@ ppl() { sed -n 's/.*Final estimate: PPL = \([0-9.]*\).*/\1/p' "$1" | tail -1; }
 kld() { sed -n 's/.*Mean *KLD: *\([0-9.e-]*\).*/\1/p' "$1" | tail -1; }
 peer() { "$PEER_BIN/llama-perplexity" -f "$text" -c 512 -t 2 "$@" 2>&1; }
 
+check() { # F16 reference, quantized model
+f16=$1
+q=$2
 echo "F16: $f16"
 peer -m "$f16" --chunks "$chunks" --kl-divergence-base "$tmp/peer.base" >"$tmp/peer16.log"
 "$ASHLAR" eval "$f16" --text "$text" --chunks "$chunks" -t 2 --json >"$tmp/our16.json"
@@ -53,25 +56,22 @@ near "KLD of F16 to the peer's own base file" "$(get "$tmp/x.json" kld)" 0 0 0.0
 "$ASHLAR" eval "$f16" --ref "$tmp/our.aref" -t 2 --json >"$tmp/x.json"
 near "KLD of F16 to its own .aref" "$(get "$tmp/x.json" kld)" 0 0 1e-6
 
-for q in ${quant:-"$MODELS"/base/smollm2-Q4_K_M.gguf "$MODELS"/base/smollm2-Q2_K.gguf}; do
-  [ -r "$q" ] || continue
-  echo "quantized: $q"
-  peer -m "$q" --chunks "$chunks" --kl-divergence-base "$tmp/peer.base" --kl-divergence >"$tmp/peerq.log"
-  "$ASHLAR" eval "$q" --text "$text" --ref "$f16" --chunks "$chunks" -t 2 --json >"$tmp/ourq.json"
-  want=$(kld "$tmp/peerq.log")
-  near "KLD" "$(get "$tmp/ourq.json" kld)" "$want" 0.10 0.005
-  "$ASHLAR" eval "$q" --ref "$tmp/our.aref" -t 2 --json >"$tmp/x.json"
-  near "KLD from .aref against both models" "$(get "$tmp/x.json" kld)" "$(get "$tmp/ourq.json" kld)" 0.01 0
-  "$ASHLAR" eval "$q" --ref "$tmp/peer.base" -t 2 --json >"$tmp/x.json"
-  near "KLD, peer's base file" "$(get "$tmp/x.json" kld)" "$want" 0.10 0.005
-  "$ASHLAR" eval "$q" --ref "$tmp/peer.base" -t 2 --fast --json >"$tmp/x.json"
-  near "KLD, peer's base file, 8-bit activations" "$(get "$tmp/x.json" kld)" "$want" 0.10 0.005
-  peer -m "$q" --chunks "$chunks" --kl-divergence-base "$tmp/our.base" --kl-divergence >"$tmp/peerq2.log"
-  near "peer's KLD with our base file" "$(kld "$tmp/peerq2.log")" "$want" 0.02 1e-4
-  peer -m "$q" --chunks "$ppl_chunks" >"$tmp/peerp.log"
-  "$ASHLAR" eval "$q" --text "$text" --chunks "$ppl_chunks" -t 2 --json >"$tmp/x.json"
-  near "perplexity" "$(get "$tmp/x.json" ppl)" "$(ppl "$tmp/peerp.log")" 5e-3 0
-done
+echo "quantized: $q"
+peer -m "$q" --chunks "$chunks" --kl-divergence-base "$tmp/peer.base" --kl-divergence >"$tmp/peerq.log"
+"$ASHLAR" eval "$q" --text "$text" --ref "$f16" --chunks "$chunks" -t 2 --json >"$tmp/ourq.json"
+want=$(kld "$tmp/peerq.log")
+near "KLD" "$(get "$tmp/ourq.json" kld)" "$want" 0.10 0.005
+"$ASHLAR" eval "$q" --ref "$tmp/our.aref" -t 2 --json >"$tmp/x.json"
+near "KLD from .aref against both models" "$(get "$tmp/x.json" kld)" "$(get "$tmp/ourq.json" kld)" 0.01 0
+"$ASHLAR" eval "$q" --ref "$tmp/peer.base" -t 2 --json >"$tmp/x.json"
+near "KLD, peer's base file" "$(get "$tmp/x.json" kld)" "$want" 0.10 0.005
+"$ASHLAR" eval "$q" --ref "$tmp/peer.base" -t 2 --fast --json >"$tmp/x.json"
+near "KLD, peer's base file, 8-bit activations" "$(get "$tmp/x.json" kld)" "$want" 0.10 0.005
+peer -m "$q" --chunks "$chunks" --kl-divergence-base "$tmp/our.base" --kl-divergence >"$tmp/peerq2.log"
+near "peer's KLD with our base file" "$(kld "$tmp/peerq2.log")" "$want" 0.02 1e-4
+peer -m "$q" --chunks "$ppl_chunks" >"$tmp/peerp.log"
+"$ASHLAR" eval "$q" --text "$text" --chunks "$ppl_chunks" -t 2 --json >"$tmp/x.json"
+near "perplexity" "$(get "$tmp/x.json" ppl)" "$(ppl "$tmp/peerp.log")" 5e-3 0
 
 echo "importance"
 "$PEER_BIN/llama-imatrix" -m "$f16" -f "$calib" -c 512 --chunks "$chunks" -t 2 -o "$tmp/peer.imatrix" >"$tmp/im.log" 2>&1
@@ -119,4 +119,7 @@ sys.exit(not ok)
 PY
 "$PEER_BIN/llama-quantize" --imatrix "$tmp/our.imatrix" "$f16" "$tmp/q.gguf" IQ4_NL 2 >"$tmp/quantize.log" 2>&1 \
   && echo "ok    llama-quantize accepts our importance matrix" || { echo "FAIL  llama-quantize refuses our importance matrix"; bad=1; }
+}
+
+for name in ${NAMES:-smollm2 gemma3}; do check "$MODELS/$name-f16.gguf" "$MODELS/$name-Q4_K_M.gguf"; done
 exit $bad

@@ -15,6 +15,8 @@ static const plan plans[] = {
     {ASH_Q4_0, FIT_Q4_0, 32, 1},     {ASH_Q5_0, FIT_Q5_0, 32, 1}, {ASH_Q8_0, FIT_Q8_0, 32, 1}, {ASH_IQ4_NL, FIT_IQ4_NL, 32, 1},
     {ASH_Q4_1, FIT_Q4_1, 32, 1},     {ASH_Q5_1, FIT_Q5_1, 32, 1}, {ASH_Q2_K, FIT_Q2_K, 16, 16}, {ASH_Q3_K, FIT_Q3_K, 16, 16},
     {ASH_Q4_K, FIT_Q4_K, 32, 8},     {ASH_Q5_K, FIT_Q5_K, 32, 8}, {ASH_Q6_K, FIT_Q6_K, 16, 16}, {ASH_IQ4_XS, FIT_IQ4_XS, 32, 8},
+    {ASH_IQ2_XXS, FIT_IQ2_XXS, 32, 8}, {ASH_IQ2_XS, FIT_IQ2_XS, 16, 16}, {ASH_IQ2_S, FIT_IQ2_S, 16, 16}, {ASH_IQ3_XXS, FIT_IQ3_XXS, 32, 8},
+    {ASH_IQ3_S, FIT_IQ3_S, 32, 8},   {ASH_IQ1_S, FIT_IQ1_S, 32, 8}, {ASH_IQ1_M, FIT_IQ1_M, 16, 16},
 };
 
 static const plan *plan_of(ash_dtype t) {

@@ -24,9 +24,15 @@ typedef struct {
     uint16_t d[FIT_LANES], m[FIT_LANES];
     int sc[FIT_LANES], mn[FIT_LANES];
     _Alignas(64) float q[32 * FIT_LANES];
+    uint16_t idx[8 * FIT_LANES]; /* lattice types: codebook index of each point, idx[g * 16 + l]; q holds the signs, +-1 */
 } fit_out;
 
-typedef enum { FIT_Q4_0, FIT_Q5_0, FIT_Q8_0, FIT_IQ4_NL, FIT_Q4_1, FIT_Q5_1, FIT_Q2_K, FIT_Q3_K, FIT_Q4_K, FIT_Q5_K, FIT_Q6_K, FIT_IQ4_XS, FIT_COUNT } fit_kind;
+enum { FIT_IDX_MINUS = 0x8000 }; /* IQ1: the point's offset is -1/8 */
+
+typedef enum {
+    FIT_Q4_0, FIT_Q5_0, FIT_Q8_0, FIT_IQ4_NL, FIT_Q4_1, FIT_Q5_1, FIT_Q2_K, FIT_Q3_K, FIT_Q4_K, FIT_Q5_K, FIT_Q6_K, FIT_IQ4_XS,
+    FIT_IQ2_XXS, FIT_IQ2_XS, FIT_IQ2_S, FIT_IQ3_XXS, FIT_IQ3_S, FIT_IQ1_S, FIT_IQ1_M, FIT_COUNT
+} fit_kind;
 
 typedef void (*fit_fn)(fit_kind kind, const fit_in *in, fit_out *out);
 void ash_fit_ref(fit_kind kind, const fit_in *in, fit_out *out);

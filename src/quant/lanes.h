@@ -7,6 +7,7 @@
 #ifndef ASH_LANES_H
 #define ASH_LANES_H
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -23,6 +24,7 @@ static inline V v_add(V a, V b) { return _mm512_add_ps(a, b); }
 static inline V v_sub(V a, V b) { return _mm512_sub_ps(a, b); }
 static inline V v_mul(V a, V b) { return _mm512_mul_ps(a, b); }
 static inline V v_div(V a, V b) { return _mm512_div_ps(a, b); }
+static inline V v_sqrt(V a) { return _mm512_sqrt_ps(a); }
 static inline V v_min(V a, V b) { return _mm512_min_ps(a, b); }
 static inline V v_max(V a, V b) { return _mm512_max_ps(a, b); }
 static inline M v_gt(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
@@ -45,6 +47,7 @@ static inline V v_add(V a, V b) { return V2(_mm256_add_ps); }
 static inline V v_sub(V a, V b) { return V2(_mm256_sub_ps); }
 static inline V v_mul(V a, V b) { return V2(_mm256_mul_ps); }
 static inline V v_div(V a, V b) { return V2(_mm256_div_ps); }
+static inline V v_sqrt(V a) { return (V){_mm256_sqrt_ps(a.a), _mm256_sqrt_ps(a.b)}; }
 static inline V v_min(V a, V b) { return V2(_mm256_min_ps); }
 static inline V v_max(V a, V b) { return V2(_mm256_max_ps); }
 static inline M v_gt(V a, V b) { return (M){_mm256_cmp_ps(a.a, b.a, _CMP_GT_OQ), _mm256_cmp_ps(a.b, b.b, _CMP_GT_OQ)}; }
@@ -88,6 +91,15 @@ static inline V v_swap2(V a) { return (V){f4_swap2(a.a), f4_swap2(a.b), f4_swap2
 static inline V v_swap4(V a) { return (V){a.b, a.a, a.d, a.c}; }
 static inline V v_swap8(V a) { return (V){a.c, a.d, a.a, a.b}; }
 #undef V4
+#endif
+
+#if !defined(__AVX2__) && !defined(__AVX512F__)
+static inline V v_sqrt(V a) {
+    float t[LANES];
+    v_store(t, a);
+    for (int l = 0; l < LANES; l++) t[l] = sqrtf(t[l]);
+    return v_load(t);
+}
 #endif
 
 /* Nearest integer, ties to even, for |a| < 2^22: adding 1.5 * 2^23 leaves the integer in the mantissa. */

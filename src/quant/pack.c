@@ -128,6 +128,106 @@ static void pack_iq4_xs(const fit_out *f, int lane, ash_blk_iq4_xs *b) {
     b->d = f->d[lane];
 }
 
+/* ---- lattice types ---- */
+
+static void store16(uint8_t *p, unsigned v) { p[0] = (uint8_t)v, p[1] = (uint8_t)(v >> 8); }
+static void store32(uint8_t *p, uint32_t v) { store16(p, v & 0xffff), store16(p + 2, v >> 16); }
+
+/* Minus signs of the 8 weights from j on, first weight lowest. */
+static unsigned signs8(const fit_out *f, int lane, int j) {
+    unsigned s = 0;
+    for (int i = 0; i < 8; i++) s |= (unsigned)(f->q[(j + i) * LANES + lane] < 0) << i;
+    return s;
+}
+static unsigned point(const fit_out *f, int lane, int g) { return f->idx[g * LANES + lane]; }
+
+static void pack_iq2_xxs(const fit_out *f, int lane, ash_blk_iq2_xxs *b) {
+    for (int s = 0; s < 8; s++) {
+        uint32_t w = (uint32_t)f->sc[lane + s] << 28;
+        for (int i = 0; i < 4; i++) {
+            b->qs[8 * s + i] = (uint8_t)point(f, lane + s, i);
+            w |= (signs8(f, lane + s, 8 * i) & 127u) << 7 * i;
+        }
+        store32(b->qs + 8 * s + 4, w);
+    }
+    b->d = f->d[lane];
+}
+
+static void pack_iq3_xxs(const fit_out *f, int lane, ash_blk_iq3_xxs *b) {
+    for (int s = 0; s < 8; s++) {
+        uint32_t w = (uint32_t)f->sc[lane + s] << 28;
+        for (int i = 0; i < 4; i++) w |= (signs8(f, lane + s, 8 * i) & 127u) << 7 * i;
+        store32(b->ss + 4 * s, w);
+        for (int i = 0; i < 8; i++) b->qs[8 * s + i] = (uint8_t)point(f, lane + s, i);
+    }
+    b->d = f->d[lane];
+}
+
+/* Sixteen 4-bit sub-scales, low nibble first. */
+static void scales16(const fit_out *f, uint8_t *s) {
+    for (int i = 0; i < 8; i++) s[i] = (uint8_t)(f->sc[2 * i] | f->sc[2 * i + 1] << 4);
+}
+
+static void pack_iq2_xs(const fit_out *f, ash_blk_iq2_xs *b) {
+    for (int i = 0; i < 32; i++) store16(b->qs + 2 * i, point(f, i / 2, i % 2) | (signs8(f, i / 2, 8 * (i % 2)) & 127u) << 9);
+    scales16(f, b->scales);
+    b->d = f->d[0];
+}
+
+static void pack_iq2_s(const fit_out *f, ash_blk_iq2_s *b) {
+    memset(b->qh, 0, sizeof b->qh);
+    for (int i = 0; i < 32; i++) {
+        unsigned p = point(f, i / 2, i % 2);
+        b->qs[i] = (uint8_t)p;
+        b->qh[i / 4] |= (uint8_t)(p >> 8 << 2 * (i % 4));
+        b->signs[i] = (uint8_t)signs8(f, i / 2, 8 * (i % 2));
+    }
+    scales16(f, b->scales);
+    b->d = f->d[0];
+}
+
+static void pack_iq3_s(const fit_out *f, int lane, ash_blk_iq3_s *b) {
+    memset(b->qh, 0, sizeof b->qh);
+    for (int i = 0; i < 64; i++) {
+        unsigned p = point(f, lane + i / 8, i % 8);
+        b->qs[i] = (uint8_t)p;
+        b->qh[i / 8] |= (uint8_t)(p >> 8 << i % 8);
+    }
+    for (int i = 0; i < 32; i++) b->signs[i] = (uint8_t)signs8(f, lane + i / 4, 8 * (i % 4));
+    for (int i = 0; i < 4; i++) b->scales[i] = (uint8_t)(f->sc[lane + 2 * i] | f->sc[lane + 2 * i + 1] << 4);
+    b->d = f->d[lane];
+}
+
+static void pack_iq1_s(const fit_out *f, int lane, ash_blk_iq1_s *b) {
+    for (int s = 0; s < 8; s++) {
+        unsigned h = (unsigned)f->sc[lane + s] << 12 | (point(f, lane + s, 0) & FIT_IDX_MINUS);
+        for (int i = 0; i < 4; i++) {
+            unsigned p = point(f, lane + s, i) & 2047u;
+            b->qs[4 * s + i] = (uint8_t)p;
+            h |= p >> 8 << 3 * i;
+        }
+        store16(b->qh + 2 * s, h);
+    }
+    b->d = f->d[lane];
+}
+
+static void pack_iq1_m(const fit_out *f, ash_blk_iq1_m *b) {
+    for (int i = 0; i < 32; i += 2) {
+        unsigned nib[2];
+        for (int k = 0; k < 2; k++) {
+            unsigned p = point(f, i / 2, k);
+            b->qs[i + k] = (uint8_t)p;
+            nib[k] = (p >> 8 & 7) | (p & FIT_IDX_MINUS ? 8 : 0);
+        }
+        b->qh[i / 2] = (uint8_t)(nib[0] | nib[1] << 4);
+    }
+    for (int w = 0; w < 4; w++) {
+        unsigned s = (unsigned)(f->d[0] >> 4 * w & 15) << 12;
+        for (int k = 0; k < 4; k++) s |= (unsigned)f->sc[4 * w + k] << 3 * k;
+        store16(b->scales + 2 * w, s);
+    }
+}
+
 void ash_pack(ash_dtype t, const fit_out *f, int n_blocks, uint8_t *const *dst) {
     for (int i = 0; i < n_blocks; i++) {
         void *p = dst[i];
@@ -182,6 +282,13 @@ void ash_pack(ash_dtype t, const fit_out *f, int n_blocks, uint8_t *const *dst) 
         case ASH_Q5_K: pack_q5_k(f, 8 * i, p); break;
         case ASH_Q6_K: pack_q6_k(f, p); break;
         case ASH_IQ4_XS: pack_iq4_xs(f, 8 * i, p); break;
+        case ASH_IQ2_XXS: pack_iq2_xxs(f, 8 * i, p); break;
+        case ASH_IQ2_XS: pack_iq2_xs(f, p); break;
+        case ASH_IQ2_S: pack_iq2_s(f, p); break;
+        case ASH_IQ3_XXS: pack_iq3_xxs(f, 8 * i, p); break;
+        case ASH_IQ3_S: pack_iq3_s(f, 8 * i, p); break;
+        case ASH_IQ1_S: pack_iq1_s(f, 8 * i, p); break;
+        case ASH_IQ1_M: pack_iq1_m(f, p); break;
         default: break;
         }
     }

@@ -14,10 +14,11 @@ trap 'rm -rf "$tmp"' EXIT
 "$ashlar" imatrix "$tmp/f16.gguf" -o "$tmp/im.gguf" --chunks 4 >/dev/null
 drop=$(seq -s, 4 29) # keep four layers
 fail=0
-for t in Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 IQ4_NL Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_XS; do
-  case $t in Q3_K | Q4_K | Q5_K) name=${t}_S ;; *) name=$t ;; esac
+for t in Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 IQ4_NL Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_XS IQ3_S IQ3_XXS IQ2_S IQ2_XS IQ2_XXS IQ1_M IQ1_S; do
+  case $t in Q3_K | Q4_K | Q5_K) name=${t}_S ;; IQ2_S) name=IQ2_M ;; *) name=$t ;; esac
   for w in 0 1; do
     im=""
+    case $w$t in 0IQ1* | 0IQ2* | 0IQ3_XXS) continue ;; esac # the peer refuses these without importance
     [ $w = 1 ] && im="--imatrix $tmp/im.gguf"
     # shellcheck disable=SC2086
     "$PEER_BIN/llama-quantize" --pure --prune-layers "$drop" --token-embedding-type f16 $im "$tmp/f16.gguf" "$tmp/p.gguf" "$name" 2 >"$tmp/log" 2>&1 ||

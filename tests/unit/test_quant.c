@@ -15,8 +15,14 @@
 
 enum { ROWS = 4, COLS = 512 };
 static const ash_dtype types[] = {ASH_F32,  ASH_F16,  ASH_BF16, ASH_Q4_0, ASH_Q4_1, ASH_Q5_0,   ASH_Q5_1,  ASH_Q8_0,
-                                  ASH_Q2_K, ASH_Q3_K, ASH_Q4_K, ASH_Q5_K, ASH_Q6_K, ASH_IQ4_NL, ASH_IQ4_XS};
+                                  ASH_Q2_K, ASH_Q3_K, ASH_Q4_K, ASH_Q5_K, ASH_Q6_K, ASH_IQ4_NL, ASH_IQ4_XS,
+                                  ASH_IQ2_XXS, ASH_IQ2_XS, ASH_IQ2_S, ASH_IQ3_XXS, ASH_IQ3_S, ASH_IQ1_S, ASH_IQ1_M};
 enum { N_TYPES = ASH_ARRAY_LEN(types) };
+
+/* Types that have no zero, or so few values that a block's weights cannot differ much: a lone weight must be paid for by the others. */
+static bool coarse(ash_dtype t) {
+    return t == ASH_IQ2_XXS || t == ASH_IQ2_XS || t == ASH_IQ2_S || t == ASH_IQ3_XXS || t == ASH_IQ3_S || t == ASH_IQ1_S || t == ASH_IQ1_M;
+}
 
 static void data_path(char *path, size_t n, const char *name) { snprintf(path, n, "%s/quant-blocks/%s", getenv("ASH_TEST_DATA"), name); }
 
@@ -67,7 +73,9 @@ static void test_bars(void **s) {
         if (!c) continue;
         seen++;
         for (int weighted = 0; weighted < 2; weighted++) {
-            json_t *bars = json_object_get(c, weighted ? "wrmse_rel_with_imatrix" : "rmse_rel");
+            /* types the reference refuses to make without importance: their one set of blocks was made with it */
+            bool with = json_is_true(json_object_get(c, "used_imatrix"));
+            json_t *bars = json_object_get(c, !weighted ? "rmse_rel" : with ? "wrmse_rel" : "wrmse_rel_with_imatrix");
             if (!bars) continue;
             round_trip(types[k], x, y, ROWS, COLS, weighted ? w : NULL);
             for (int r = 0; r < ROWS; r++) {
@@ -96,7 +104,7 @@ static void test_list(void **s) {
     ash_error e;
     float x[32] = {0};
     uint8_t b[64];
-    assert_int_equal(ash_quant_row(ASH_IQ1_S, x, b, 32, NULL, &e), ASH_E_UNSUPPORTED);
+    assert_int_equal(ash_quant_row(ASH_I8, x, b, 32, NULL, &e), ASH_E_UNSUPPORTED);
     assert_int_equal(ash_quant_row(ASH_Q4_K, x, b, 32, NULL, &e), ASH_E_RANGE);
     assert_int_equal(ash_quant_row(ASH_Q4_0, x, b, 0, NULL, &e), ASH_OK);
 }
@@ -134,7 +142,8 @@ static void test_special(void **s) {
         memset(x, 0, sizeof x);
         x[100] = -3.0f;
         round_trip(t, x, y, 1, 512, NULL);
-        if (fabsf(y[100] + 3.0f) > 0.05f) fail_msg("%s: spike became %g", name, (double)y[100]);
+        if (coarse(t)) assert_true(y[100] < 0 && weighted_error(x, y, NULL, 512) < 9.0);
+        else if (fabsf(y[100] + 3.0f) > 0.05f) fail_msg("%s: spike became %g", name, (double)y[100]);
         for (int i = 0; i < 512; i++) x[i] = (float)(i % 7 - 3) * 1e-42f;
         round_trip(t, x, y, 1, 512, NULL);
         for (int i = 0; i < 512; i++) assert_true(fabsf(y[i]) < 1e-6f);
@@ -159,7 +168,7 @@ static void test_special(void **s) {
         memset(w, 0, sizeof w);
         w[300] = 1e-20f;
         round_trip(t, x, y, 1, 512, w);
-        if (fabsf(y[300] - x[300]) > 0.02f * fabsf(x[300])) fail_msg("%s: the one column that matters: %g became %g", name, (double)x[300], (double)y[300]);
+        if (fabsf(y[300] - x[300]) > (coarse(t) ? 0.05f : 0.02f) * fabsf(x[300])) fail_msg("%s: the one column that matters: %g became %g", name, (double)x[300], (double)y[300]);
         free(a);
         free(b);
     }

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 static const char *calib, *types_arg = "IQ4_NL,Q5_0", *table_arg, *im_path, *unit = "tensor", *out_path;
-static int64_t n_ctx = 64, min_chunks = 12, max_chunks = 48, seed = 1, budget_mem = 512000000;
+static int64_t n_ctx = 64, min_chunks = 12, max_chunks = 1024, seed = 1, budget_mem = 512000000;
 static double until = 0.2;
 static bool dry_run;
 

@@ -140,7 +140,7 @@ typedef struct {
     uint32_t n_ctx;        /* 0: 64 */
     uint32_t skip;         /* positions not scored at each chunk's start; 0: 8 */
     uint32_t min_chunks;   /* 0: 12 */
-    uint32_t max_chunks;   /* 0: 48 */
+    uint32_t max_chunks;   /* 0: 1024; never more than the text has */
     double until;          /* stop a variant when half <= until * mean; 0: 0.2 */
     int n_threads;
     int cpu_level;
@@ -163,8 +163,17 @@ typedef struct {
 } ash_sweep_result;
 ASH_API void ash_sweep_result_free(ash_sweep_result *r);
 
-/* Cost before it starts. */
-typedef struct { double seconds; uint64_t mem_bytes, disk_bytes; double macs; } ash_sweep_cost;
+/* Cost before it starts: one layer of the model is timed on this machine (and its encoders, and its head), which takes a second or
+ * two; how many chunks units will need is what SmolLM2 135M took. */
+typedef struct {
+    double seconds;
+    uint64_t mem_bytes, disk_bytes;
+    double macs;           /* multiply-accumulates of all variants */
+    double forward_rate;   /* measured: multiply-accumulates per second of a float32 forward pass over these threads */
+    double head_rate;      /* positions per second through the head and its softmax */
+    double encode_rate;    /* weights per second through the units' types, on average */
+    double chunks;         /* expected per unit */
+} ash_sweep_cost;
 ASH_API ash_status ash_sweep_estimate(ash_sweep_cost *c, const ash_model *m, const ash_sweep_unit *units, size_t n,
                                       const ash_sweep_opts *o, ash_error *err);
 /* Every matrix of the model x types (tensor units), in layer order; free with ash_sweep_units_free. `grain`: 't'ensor,

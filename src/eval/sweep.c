@@ -18,10 +18,10 @@ int ash_role_parse(const char *s, size_t n) {
 }
 
 ash_sweep_opts ash_sweep_defaults(void) {
-    return (ash_sweep_opts){.n_ctx = 64, .skip = 8, .min_chunks = 12, .max_chunks = 48, .until = 0.2, .cpu_level = -1, .seed = 1, .mem_bytes = 512000000};
+    return (ash_sweep_opts){.n_ctx = 64, .skip = 8, .min_chunks = 12, .max_chunks = 1024, .until = 0.2, .cpu_level = -1, .seed = 1, .mem_bytes = 512000000};
 }
 
-static ash_sweep_opts filled(const ash_sweep_opts *o) {
+ash_sweep_opts ash_sweep_filled(const ash_sweep_opts *o) {
     ash_sweep_opts d = ash_sweep_defaults(), r = *o;
     if (!r.n_ctx) r.n_ctx = d.n_ctx;
     if (!r.skip) r.skip = d.skip;
@@ -104,30 +104,37 @@ static uint64_t job_hash(const ash_model *m, const ash_token *tok, size_t n_tok,
     return ash_hash64(h, sizeof h);
 }
 
-enum { PROBE_CHUNKS = 128, PROBE_UNITS = 32 }; /* probes pay when many units share them */
+/* A step through n chunks that visits each once and at any time has been nearly everywhere: n times the golden ratio, made
+ * coprime to n. */
+static size_t golden_step(size_t n) {
+    for (size_t s = ASH_MAX((size_t)((double)n * 0.6180339887498949), (size_t)1);; s++) {
+        size_t a = n, b = s;
+        while (b) {
+            size_t r = a % b;
+            a = b;
+            b = r;
+        }
+        if (a == 1) return s;
+    }
+}
 
-/* Starts of the chunks: spread over the whole text whatever number of them is used in the end (steps of the golden ratio,
- * seeded start); one after the other when the text is short. */
+/* The text is cut into chunks; they are taken in an order that is spread over the whole text whatever number of them is used in
+ * the end. */
 static ash_status choose_chunks(ash_sweep_job *j, const ash_eval_text *t, size_t n_units, ash_error *err) {
-    size_t T = (size_t)j->T, M = j->o.max_chunks, have = t->n / T;
+    size_t T = (size_t)j->T, have = t->n / T, M = ASH_MIN((size_t)j->o.max_chunks, have);
     if (have < j->o.min_chunks)
         return ash_fail(err, ASH_E_RANGE, "the text has %zu tokens; %u chunks of %d are the least a sweep needs", t->n, j->o.min_chunks, j->T);
-    if (n_units >= PROBE_UNITS && have >= 4 * ASH_MAX(M, (size_t)PROBE_CHUNKS)) j->n_probe = PROBE_CHUNKS;
-    bool spread = have >= 4 * ASH_MAX(M, (size_t)j->n_probe);
-    if (!spread) M = ASH_MIN(M, have);
+    if (n_units >= ASH_SWEEP_PROBE_UNITS && have >= 4 * (size_t)ASH_SWEEP_PROBE_CHUNKS) j->n_probe = ASH_SWEEP_PROBE_CHUNKS;
     j->o.max_chunks = (uint32_t)M;
     M = ASH_MAX(M, (size_t)j->n_probe);
     j->tok = ash_calloc(M * T, sizeof *j->tok);
     if (!j->tok) return ash_fail(err, ASH_E_NOMEM, "out of memory for %zu chunks", M);
     ash_rng rng;
     ash_rng_seed(&rng, j->o.seed);
-    double at = ash_rng_f64(&rng);
-    for (size_t c = 0; c < M; c++) {
-        size_t from = spread ? (size_t)(at * (double)(t->n - T)) : c * T;
-        memcpy(j->tok + c * T, t->tokens + from, T * sizeof *j->tok);
+    size_t at = ash_rng_below(&rng, have), step = golden_step(have);
+    for (size_t c = 0; c < M; c++, at = (at + step) % have) {
+        memcpy(j->tok + c * T, t->tokens + at * T, T * sizeof *j->tok);
         if (t->add_bos && t->bos >= 0) j->tok[c * T] = t->bos;
-        at += 0.6180339887498949;
-        at -= floor(at);
     }
     for (size_t i = 0; i < M * T; i++)
         if (j->tok[i] < 0 || j->tok[i] >= j->m->hp.n_vocab)
@@ -143,6 +150,7 @@ static void unit_stat(const ash_sweep_job *j, size_t i, double *mean, double *ha
 /* Marks finished units; returns the active ones. */
 static uint32_t active_units(ash_sweep_job *j, uint32_t *act) {
     uint32_t n = 0;
+    if (!(j->book.pooled > 0) && j->book.n_chunks >= j->o.min_chunks) ash_sweep_pool(&j->book, j->units, j->m->hp.n_layer, j->o.min_chunks);
     for (uint32_t i = 0; i < j->book.n_units; i++) {
         ash_sweep_state *u = &j->book.u[i];
         if (u->done) continue;
@@ -156,6 +164,7 @@ static uint32_t active_units(ash_sweep_job *j, uint32_t *act) {
 
 /* Chunks of the next pass: what the budget carries, what the minimum wants at first, then what half of the active units are
  * expected to need. */
+
 static uint32_t next_chunks(const ash_sweep_job *j, const uint32_t *act, uint32_t n) {
     const ash_sweep_book *b = &j->book;
     uint32_t have = b->n_chunks, want;
@@ -170,7 +179,7 @@ static uint32_t next_chunks(const ash_sweep_job *j, const uint32_t *act, uint32_
             sum += ASH_MIN(r * r, 4.0);
         }
         want = (uint32_t)ceil(have * (sum / n - 1));
-        want = ASH_MAX(want, 2u);
+        want = ASH_MAX(want, ASH_MAX(2u, ASH_SWEEP_WORTH_A_PASS / n));
     }
     want = ASH_MIN(want, j->o.max_chunks - have);
     uint64_t per, rest;
@@ -228,7 +237,7 @@ ash_status ash_sweep_run(ash_sweep_result *res, ash_model *m, const ash_eval_tex
     *res = (ash_sweep_result){0};
     double t0 = ash_now();
     ash_status st = ASH_OK;
-    ash_sweep_job j = {.m = m, .im = im, .units = units, .o = filled(o)};
+    ash_sweep_job j = {.m = m, .im = im, .units = units, .o = ash_sweep_filled(o)};
     j.T = (int)j.o.n_ctx;
     if (j.o.n_ctx < 8 || j.o.n_ctx > 1u << 16 || j.o.skip + 1 > j.o.n_ctx)
         return ash_fail(err, ASH_E_USAGE, "chunks of %u tokens with %u not scored are not possible", j.o.n_ctx, j.o.skip);

@@ -25,6 +25,7 @@ typedef struct {
     uint32_t probed;         /* they have run */
     uint64_t job;            /* hash of model, tokens, units and options: another job's checkpoint is refused */
     double identity, noise;  /* of the controls, measured in the first pass */
+    double pooled;           /* relative variance of the average unit's chunks, from ash_sweep_pool; 0: not known */
     ash_sweep_state *u;
     double *values;          /* storage behind u[].kld */
     double *probe;           /* [ASH_SWEEP_PROBES][n_probe] chunk means */
@@ -51,6 +52,19 @@ typedef struct {
     double work_done, work_total; /* multiply-accumulates, for the progress */
 } ash_sweep_job;
 
+/* sweep_layer.c: memory for the largest layer's weights, unpacked; filling L with layer l; the rotations of L->T positions. */
+typedef struct {
+    float *f;
+    uint8_t *q;
+    float *s;
+    size_t floats; /* of f */
+} ash_layer_mem;
+ash_status ash_layer_mem_alloc(ash_layer_mem *lm, const ash_model *m, ash_error *err);
+void ash_layer_mem_free(ash_layer_mem *lm);
+void ash_layer_weights(const ash_exec *e, const ash_layer_mem *lm, int l, ash_dlayer *L);
+ash_status ash_layer_ropes(ash_dlayer *L, ash_error *err);
+void ash_layer_ropes_free(ash_dlayer *L);
+
 /* Matrix of a unit's role; NULL for none. */
 const ash_mat *ash_sweep_mat(const ash_model *m, int layer, int role);
 
@@ -61,6 +75,12 @@ ash_status ash_sweep_pass(ash_sweep_job *j, const uint32_t *act, uint32_t n_act,
 double ash_sweep_probe_macs(const ash_model *m, int T);
 /* A unit's figure: mean and 95 % half-width, by the plain mean of its chunks or as a ratio to a probe, whichever is tighter. */
 void ash_sweep_stat(const ash_sweep_book *b, const ash_sweep_unit *u, uint32_t unit, int n_layer, double *mean, double *half);
+/* Fill b->pooled from the first n_first chunks of all units that have them. */
+void ash_sweep_pool(ash_sweep_book *b, const ash_sweep_unit *units, int n_layer, uint32_t n_first);
+/* Options with the defaults in place. */
+ash_sweep_opts ash_sweep_filled(const ash_sweep_opts *o);
+enum { ASH_SWEEP_PROBE_CHUNKS = 128, ASH_SWEEP_PROBE_UNITS = 32, /* probes pay when many units share them */
+       ASH_SWEEP_WORTH_A_PASS = 48 }; /* unit chunks: a pass has costs of its own, so that few units take more chunks at once */
 /* Passes until every unit is done, with checkpoints. */
 ash_status ash_sweep_run_job(ash_sweep_job *j, ash_error *err);
 /* Bytes of differences (spillable) and of everything else for such a pass. */

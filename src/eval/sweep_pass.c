@@ -63,46 +63,6 @@ void ash_sweep_pass_bytes(const ash_model *m, int n_threads, int T, uint64_t n_a
             (uint64_t)n_threads * (ash_dref_floats(m, T) + ash_delta_scratch_floats(m, T)) * 4;
 }
 
-/* ---- weights of a layer ---- */
-typedef struct { float *f; uint8_t *q; float *s; } layer_mem;
-
-static ash_status layer_mem_alloc(layer_mem *lm, size_t *layer_floats, const ash_model *m, ash_error *err) {
-    size_t nf = 0, nq = 0, ns = 0;
-    for (int l = 0; l < m->hp.n_layer; l++) {
-        size_t f = 0, q = 0, s = 0;
-        for (int r = 0; r < ASH_W_COUNT; r++) {
-            const ash_mat *w = &m->layers[l].w[r];
-            f += ash_packed_floats(w->n_rows, w->K);
-            q += ash_dmat_q_bytes(w->n_rows, w->K);
-            s += up16(ash_dmat_s_floats(w->n_rows, w->K));
-        }
-        nf = ASH_MAX(nf, f), nq = ASH_MAX(nq, q), ns = ASH_MAX(ns, s);
-    }
-    lm->f = ash_alloc_aligned(nf * sizeof(float), 64);
-    lm->q = ash_alloc_aligned(nq, 64);
-    lm->s = ash_alloc_aligned(ns * sizeof(float), 64);
-    *layer_floats = nf;
-    if (lm->f && lm->q && lm->s) return ASH_OK;
-    return ash_fail(err, ASH_E_NOMEM, "out of memory for the weights of a layer");
-}
-
-static void layer_weights(pass *p, const layer_mem *lm, int l) {
-    const ash_exec *e = &p->j->e;
-    float *f = lm->f, *s = lm->s;
-    uint8_t *q = lm->q;
-    for (int r = 0; r < ASH_W_COUNT; r++) {
-        const ash_mat *w = &p->j->m->layers[l].w[r];
-        ash_dmat *d = &p->L.w[r];
-        *d = (ash_dmat){w->K, (w->K + 31) / 32 * 32, w->n_rows, f, q, s};
-        ash_mm_pack(e->k, e->pool, w, f);
-        ash_dmat_build(e, d);
-        f += ash_packed_floats(w->n_rows, w->K);
-        q += ash_dmat_q_bytes(w->n_rows, w->K);
-        s += up16(ash_dmat_s_floats(w->n_rows, w->K));
-    }
-    p->L.layer = l;
-}
-
 /* ---- streams ---- */
 static bool changes(const ash_stream *s, int l) {
     return s->unit.type != ASH_F32 && (s->unit.roles & ASH_ROLES_LAYER) && l >= s->from && l < s->to;
@@ -180,8 +140,8 @@ static ash_status build_type(pass *p, int l, ash_dtype type, float *dw, ash_erro
 }
 
 /* All streams through layer l. Types are taken as many at a time as dw has room for. */
-static ash_status run_layer(pass *p, const layer_mem *lm, int l, uint32_t *list, float *dw, size_t layer_floats, int dw_sets, ash_error *err) {
-    layer_weights(p, lm, l);
+static ash_status run_layer(pass *p, const ash_layer_mem *lm, int l, uint32_t *list, float *dw, size_t layer_floats, int dw_sets, ash_error *err) {
+    ash_layer_weights(&p->j->e, lm, l, &p->L);
     uint64_t types = 0;
     for (uint32_t i = 0; i < p->n_streams; i++)
         if (changes(&p->s[i], l)) types |= 1ull << p->s[i].unit.type;
@@ -281,23 +241,6 @@ static ash_status setup_streams(pass *p, uint16_t *diff, const uint32_t *act, ui
     return ASH_OK;
 }
 
-static ash_status make_rope(pass *p, float *cs[ASH_ROPE_KINDS], ash_error *err) {
-    const ash_hparams *hp = &p->j->m->hp;
-    for (int kind = 0; kind < hp->n_rope; kind++) {
-        const ash_rope *r = &hp->rope[kind];
-        cs[kind] = ash_alloc_aligned((size_t)p->j->T * (size_t)r->n_rot * sizeof(float) + 64, 64);
-        if (!cs[kind]) return ash_fail(err, ASH_E_NOMEM, "out of memory for rotations");
-        for (int t = 0; t < p->j->T; t++)
-            for (int i = 0; i < r->n_rot / 2; i++) {
-                double a = (double)r->freq[i] * t;
-                cs[kind][(size_t)t * (size_t)r->n_rot + 2 * (size_t)i] = (float)cos(a) * r->magnitude;
-                cs[kind][(size_t)t * (size_t)r->n_rot + 2 * (size_t)i + 1] = (float)sin(a) * r->magnitude;
-            }
-        p->L.cs[kind] = cs[kind];
-    }
-    return ASH_OK;
-}
-
 static void collect(const pass *p, const uint32_t *act, unsigned extra) {
     ash_sweep_book *b = &p->j->book;
     int probe = 0;
@@ -326,8 +269,8 @@ ash_status ash_sweep_pass(ash_sweep_job *j, const uint32_t *act, uint32_t n_act,
     const ash_model *m = j->m;
     pass p = {.j = j, .n_chunks = n_chunks, .c0 = c0, .row = (size_t)j->T * (size_t)m->hp.n_embd};
     p.L = (ash_dlayer){.m = m, .k = j->e.k, .T = j->T, .exact = j->exact};
-    layer_mem lm = {0};
-    float *dw = NULL, *cs[ASH_ROPE_KINDS] = {0}, *xs = NULL;
+    ash_layer_mem lm = {0};
+    float *dw = NULL, *xs = NULL;
     uint16_t *diff = NULL;
     uint32_t *list = NULL;
     uint64_t diff_bytes, rest_bytes;
@@ -349,9 +292,9 @@ ash_status ash_sweep_pass(ash_sweep_job *j, const uint32_t *act, uint32_t n_act,
         st = ash_fail(err, ASH_E_NOMEM, "out of memory for a pass of %u units over %u chunks", n_act, n_chunks);
         goto done;
     }
-    size_t layer_floats;
-    ASH_TRY_GOTO(layer_mem_alloc(&lm, &layer_floats, m, err), done);
-    ASH_TRY_GOTO(make_rope(&p, cs, err), done);
+    ASH_TRY_GOTO(ash_layer_mem_alloc(&lm, m, err), done);
+    ASH_TRY_GOTO(ash_layer_ropes(&p.L, err), done);
+    const size_t layer_floats = lm.floats;
     p.x = xs;
     p.next = xs + n_chunks * p.row;
     for (uint32_t c = 0; c < n_chunks; c++)
@@ -374,9 +317,9 @@ ash_status ash_sweep_pass(ash_sweep_job *j, const uint32_t *act, uint32_t n_act,
     }
     ASH_TRY_GOTO(ash_progress_at(&j->o.progress, "sweep", j->work_done + macs, j->work_total, NULL, err), done);
     /* the layers' memory is free for the head's blocks */
-    ash_free(lm.f);
+    ash_layer_mem_free(&lm);
     ash_free(dw);
-    lm.f = dw = NULL;
+    dw = NULL;
     ASH_TRY_GOTO(ash_sweep_score(j, p.s, p.n_streams, p.x, c0, n_chunks, err), done);
     collect(&p, act, extra);
     j->work_done += macs;
@@ -388,10 +331,8 @@ done:
     ash_free(p.scratch);
     ash_free(xs);
     ash_free(list);
-    ash_free(lm.f);
-    ash_free(lm.q);
-    ash_free(lm.s);
+    ash_layer_mem_free(&lm);
+    ash_layer_ropes_free(&p.L);
     ash_free(dw);
-    for (int i = 0; i < ASH_ROPE_KINDS; i++) ash_free(cs[i]);
     return st;
 }

@@ -11,24 +11,7 @@
 #include "eval/imatrix.h"
 #include "eval/ref.h"
 #include "eval/stats.h"
-
-static ash_model *load(const char *name) {
-    char path[512];
-    ash_error e;
-    ash_model *m = NULL;
-    snprintf(path, sizeof path, "%s/golden/%s/model.gguf", getenv("ASH_TEST_DATA"), name);
-    if (ash_model_load(&m, path, &e) != ASH_OK) fail_msg("%s", e.msg);
-    return m;
-}
-
-static ash_eval_text babble(const ash_model *m, size_t n) {
-    ash_eval_text t = {.n = n, .bos = -1};
-    t.tokens = ash_calloc(n, sizeof *t.tokens);
-    ash_rng r;
-    ash_rng_seed(&r, 11);
-    for (size_t i = 0; i < n; i++) t.tokens[i] = (ash_token)ash_rng_below(&r, (uint64_t)m->hp.n_vocab);
-    return t;
-}
+#include "tiny.h"
 
 static ash_eval_opts small(void) {
     ash_eval_opts o = ash_eval_defaults();
@@ -91,8 +74,8 @@ static void perplexity_matches_a_session(void **state) {
     (void)state;
     const char *names[] = {"llama", "gemma3"};
     for (int k = 0; k < 2; k++) {
-        ash_model *m = load(names[k]);
-        ash_eval_text t = babble(m, 32 * 5 + 7);
+        ash_model *m = tiny_model(names[k]);
+        ash_eval_text t = tiny_text(m, 32 * 5 + 7, 11);
         t.add_bos = k == 1;
         t.bos = 1;
         ash_eval_opts o = small();
@@ -153,8 +136,8 @@ static void flip_and_cut(const char *path, ash_model *m) {
 
 static void references_round_trip(void **state) {
     (void)state;
-    ash_model *m = load("llama"), *other = load("llama-tied");
-    ash_eval_text t = babble(m, 32 * 4), u = babble(m, 32 * 4);
+    ash_model *m = tiny_model("llama"), *other = tiny_model("llama-tied");
+    ash_eval_text t = tiny_text(m, 32 * 4, 11), u = tiny_text(m, 32 * 4, 11);
     u.tokens[3] ^= 1;
     const ash_vocab *v = ash_model_vocab(m, NULL); /* what a base file's reader will assume */
     t.add_bos = v && ash_vocab_add_bos(v);
@@ -232,8 +215,8 @@ static void take(void *ctx, int layer, ash_tap_point p, const float *x, int64_t 
 
 static void importance_matches_direct_sums(void **state) {
     (void)state;
-    ash_model *m = load("gemma3");
-    ash_eval_text t = babble(m, 32 * 5);
+    ash_model *m = tiny_model("gemma3");
+    ash_eval_text t = tiny_text(m, 32 * 5, 11);
     ash_eval_opts o = small();
     ash_imatrix *im, *back;
     OK(ash_imatrix_collect(&im, m, &t, "babble", &o, e));
@@ -284,8 +267,8 @@ static void importance_matches_direct_sums(void **state) {
 
 static void bad_requests(void **state) {
     (void)state;
-    ash_model *m = load("llama");
-    ash_eval_text t = babble(m, 20);
+    ash_model *m = tiny_model("llama");
+    ash_eval_text t = tiny_text(m, 20, 11);
     ash_eval_opts o = small();
     ash_eval_result r;
     ash_error err;

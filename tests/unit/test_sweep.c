@@ -12,25 +12,7 @@
 #include "eval/support.h"
 #include "eval/sweep_int.h"
 #include "eval/vec.h"
-
-static ash_model *load(const char *name) {
-    char path[512];
-    ash_error e;
-    ash_model *m = NULL;
-    snprintf(path, sizeof path, "%s/golden/%s/model.gguf", getenv("ASH_TEST_DATA"), name);
-    if (ash_model_load(&m, path, &e) != ASH_OK) fail_msg("%s", e.msg);
-    return m;
-}
-
-/* Tokens of a deterministic babble. */
-static ash_eval_text babble(const ash_model *m, size_t n) {
-    ash_eval_text t = {.n = n, .bos = -1};
-    t.tokens = ash_calloc(n, sizeof *t.tokens);
-    ash_rng r;
-    ash_rng_seed(&r, 7);
-    for (size_t i = 0; i < n; i++) t.tokens[i] = (ash_token)ash_rng_below(&r, (uint64_t)m->hp.n_vocab);
-    return t;
-}
+#include "tiny.h"
 
 /* ---- the direct way: all layers anew with one matrix replaced, KL over the whole vocabulary ---- */
 static void direct_hidden(const ash_model *m, const ash_exec *e, const ash_token *tok, int T, const ash_sweep_unit *u, float *out) {
@@ -96,8 +78,8 @@ static ash_sweep_job job_for(ash_model *m, const ash_eval_text *t, const ash_swe
 }
 
 static void check_model(const char *name) {
-    ash_model *m = load(name);
-    ash_eval_text t = babble(m, T * CHUNKS);
+    ash_model *m = tiny_model(name);
+    ash_eval_text t = tiny_text(m, T * CHUNKS, 7);
     ash_sweep_unit u[16];
     uint32_t n = 0;
     for (int r = 0; r < ASH_ROLE_N_LAYER; r++) u[n++] = (ash_sweep_unit){r % m->hp.n_layer, 1u << r, ASH_Q4_0};
@@ -234,8 +216,8 @@ static void tables_and_tensors(void **state) {
     (void)state;
     const char *names[] = {"llama", "llama-tied"};
     for (int k = 0; k < 2; k++) {
-        ash_model *m = load(names[k]);
-        ash_eval_text t = babble(m, 1000);
+        ash_model *m = tiny_model(names[k]);
+        ash_eval_text t = tiny_text(m, 1000, 7);
         ash_sweep_unit *u;
         size_t n;
         const ash_dtype types[] = {ASH_Q4_0}, tables[] = {ASH_Q8_0, ASH_Q4_0, ASH_F32};
@@ -278,8 +260,8 @@ static bool stop_later(void *ctx, const char *stage, double done, double total, 
 /* The ratio to the probes is an estimate of the same mean that many plain chunks give. */
 static void probes_agree_with_many_chunks(void **state) {
     (void)state;
-    ash_model *m = load("llama");
-    ash_eval_text t = babble(m, 24 * 4 * 128 + 24);
+    ash_model *m = tiny_model("llama");
+    ash_eval_text t = tiny_text(m, 24 * 4 * 128 + 24, 7);
     ash_sweep_unit *u;
     size_t n;
     const ash_dtype types[] = {ASH_Q4_0, ASH_Q5_0};
@@ -308,8 +290,8 @@ static void probes_agree_with_many_chunks(void **state) {
 
 static void resume_gives_the_same(void **state) {
     (void)state;
-    ash_model *m = load("llama");
-    ash_eval_text t = babble(m, 24 * 4 * 128 + 24); /* enough for probes */
+    ash_model *m = tiny_model("llama");
+    ash_eval_text t = tiny_text(m, 24 * 4 * 128 + 24, 7); /* enough for probes */
     ash_sweep_unit *u;
     size_t n;
     const ash_dtype types[] = {ASH_Q4_0, ASH_Q4_1};
@@ -360,8 +342,8 @@ static void resume_gives_the_same(void **state) {
 
 static void bad_jobs_are_refused(void **state) {
     (void)state;
-    ash_model *m = load("llama-tied");
-    ash_eval_text t = babble(m, 500), little = {.tokens = t.tokens, .n = 20};
+    ash_model *m = tiny_model("llama-tied");
+    ash_eval_text t = tiny_text(m, 500, 7), little = {.tokens = t.tokens, .n = 20};
     ash_sweep_opts o = small_opts();
     ash_sweep_result r;
     ash_error e;

@@ -1,0 +1,218 @@
+/* sweep_estimate.c - what a sweep will cost in time, memory and disk. Time comes from the machine itself: the model's first layer is
+ * unpacked, run as reference and as variant on every thread, its rows are encoded in the units' types, and the head is run on some
+ * positions; the passes of the sweep are then played through with these times. */
+#include "eval/sweep_int.h"
+
+#include "eval/support.h"
+
+#include <math.h>
+
+typedef struct {
+    const ash_exec *e;
+    ash_dlayer L;
+    const float *x;           /* [T][E] */
+    float *scratch;           /* per thread: reference, a difference, delta.c's scratch; or rows to encode */
+    size_t scratch_floats, ref_floats, row;
+    int n_delta;
+    ash_dtype type;
+    _Atomic int failed;
+} probe;
+
+/* Seconds of the parts; those of chunks are with every thread busy, per chunk. */
+typedef struct {
+    double pack;              /* a layer's weights */
+    double ref, delta;        /* a chunk through a layer */
+    double head;              /* a position: logits and support set */
+    double encode[ASH_DTYPE_MAX]; /* a weight */
+} times;
+
+static size_t up16(size_t n) { return (n + 15) / 16 * 16; }
+
+static void layer_part(void *ctx, int64_t begin, int64_t end, int ith) {
+    probe *p = ctx;
+    float *mem = p->scratch + (size_t)ith * p->scratch_floats, *d = mem + p->ref_floats, *scratch = d + up16(p->row);
+    const float *dw[ASH_W_COUNT] = {0};
+    ash_dref ref;
+    ash_dref_place(&ref, p->L.m, p->L.T, mem);
+    for (int64_t i = begin; i < end; i++) {
+        memcpy(ref.x, p->x, p->row * sizeof(float));
+        ash_dref_run(&p->L, &ref, scratch);
+        for (int k = 0; k < p->n_delta; k++) {
+            for (size_t j = 0; j < p->row; j++) d[j] = p->x[j] * 0.01f;
+            ash_delta_run(&p->L, &ref, dw, false, d, scratch);
+        }
+    }
+}
+
+static void encode_part(void *ctx, int64_t begin, int64_t end, int ith) {
+    probe *p = ctx;
+    const int E = p->L.m->hp.n_embd;
+    float *out = p->scratch + (size_t)ith * p->scratch_floats, *imp = out + up16((size_t)E), *tmp = imp + up16((size_t)E);
+    for (int i = 0; i < E; i++) imp[i] = p->x[i] * p->x[i] + 1e-6f;
+    for (int64_t i = begin; i < end; i++)
+        if (ash_change_row(p->e->k, p->x + (size_t)(i % p->L.T) * (size_t)E, p->type, imp, E, out, tmp, NULL) != ASH_OK) p->failed = 1;
+}
+
+/* Seconds per item of fn with all threads busy, over at least min_s. */
+static double time_items(const probe *p, ash_pool_fn fn, int64_t items, double min_s) {
+    double t0 = ash_now(), dt;
+    int64_t n = 0;
+    do {
+        ash_pool_run(p->e->pool, items, 1, fn, (void *)(uintptr_t)p);
+        n += items;
+        dt = ash_now() - t0;
+    } while (dt < min_s);
+    return dt / (double)n;
+}
+
+static ash_status time_head(const probe *p, double *per_position, ash_error *err) {
+    const ash_model *m = p->L.m;
+    const int E = m->hp.n_embd, n = ASH_MIN(ASH_MIN(p->L.T, 8), ash_head_block(m, 1, 64ull << 20));
+    ash_status st = ASH_OK;
+    float *h = ash_alloc_aligned((size_t)n * (size_t)E * sizeof(float), 64),
+          *logits = ash_alloc_aligned((size_t)n * (size_t)m->hp.n_vocab * sizeof(float), 64);
+    void *hs = ash_alloc_aligned(ash_head_scratch_bytes(p->e, m), 64);
+    ash_support *sup = ash_calloc(1, sizeof *sup);
+    if (!h || !logits || !hs || !sup) {
+        st = ash_fail(err, ASH_E_NOMEM, "out of memory for an estimate");
+        goto done;
+    }
+    ash_final_norm(m, p->e->k, p->x, n, h);
+    double t0 = ash_now();
+    ash_head_logits(p->e, m, h, n, logits, hs);
+    double t1 = ash_now();
+    p->e->k->softmax(logits, (int)m->hp.n_vocab);
+    ash_support_choose(sup, logits, m->hp.n_vocab, 1);
+    *per_position = (t1 - t0) / n + (ash_now() - t1) / p->e->n_threads;
+done:
+    ash_free(h);
+    ash_free(logits);
+    ash_free(hs);
+    ash_free(sup);
+    return st;
+}
+
+static ash_status measure(times *t, const ash_exec *e, const ash_model *m, int T, uint64_t types, ash_error *err) {
+    const size_t E = (size_t)m->hp.n_embd;
+    ash_status st = ASH_OK;
+    probe p = {.e = e, .L = {.m = m, .k = e->k, .T = T}, .row = (size_t)T * E};
+    ash_layer_mem lm = {0};
+    float *x = NULL;
+    ash_token *tok = ash_calloc((size_t)T, sizeof *tok);
+    p.ref_floats = up16(ash_dref_floats(m, T));
+    p.scratch_floats = p.ref_floats + up16(p.row) + ash_delta_scratch_floats(m, T);
+    p.scratch_floats = ASH_MAX(p.scratch_floats, 2 * up16(E) + up16(ash_change_row_floats((int)E)));
+    p.scratch = ash_alloc_aligned((size_t)e->n_threads * p.scratch_floats * sizeof(float), 64);
+    x = ash_alloc_aligned(p.row * sizeof(float), 64);
+    if (!tok || !p.scratch || !x) {
+        st = ash_fail(err, ASH_E_NOMEM, "out of memory for an estimate");
+        goto done;
+    }
+    ASH_TRY_GOTO(ash_layer_mem_alloc(&lm, m, err), done);
+    ASH_TRY_GOTO(ash_layer_ropes(&p.L, err), done);
+    for (int i = 0; i < T; i++) tok[i] = (ash_token)((int64_t)m->hp.n_vocab * (i + 1) / (T + 2));
+    ash_embed_tokens(m, e->k, tok, T, x);
+    p.x = x;
+    ash_layer_weights(e, &lm, 0, &p.L); /* the first time pages come in */
+    double t0 = ash_now();
+    ash_layer_weights(e, &lm, 0, &p.L);
+    t->pack = ash_now() - t0;
+    time_items(&p, layer_part, e->n_threads, 0); /* threads awake, caches warm */
+    t->ref = time_items(&p, layer_part, e->n_threads, 0.1);
+    p.n_delta = 6;
+    t->delta = (time_items(&p, layer_part, e->n_threads, 0.2) - t->ref) / p.n_delta;
+    t->delta = ASH_MAX(t->delta, t->ref / 64);
+    for (int k = 0; k < ASH_DTYPE_MAX; k++)
+        if (types >> k & 1) {
+            p.type = (ash_dtype)k;
+            t->encode[k] = time_items(&p, encode_part, 4 * (int64_t)e->n_threads, 0.02) / (double)E;
+        }
+    if (p.failed) {
+        st = ash_fail(err, ASH_E_INTERNAL, "a type of the sweep could not encode a row of the model");
+        goto done;
+    }
+    st = time_head(&p, &t->head, err);
+done:
+    ash_layer_mem_free(&lm);
+    ash_layer_ropes_free(&p.L);
+    ash_free(p.scratch);
+    ash_free(x);
+    ash_free(tok);
+    return st;
+}
+
+/* Relative standard deviation over chunks that a unit's ratio to the probes has: share of units, deviation. From 210 units of
+ * SmolLM2 135M at IQ4_NL, chunks of 64 tokens; shorter chunks would have more. */
+static const struct { double share, sd; } k_spread[] = {{.1, .20}, {.1, .22}, {.1, .24}, {.1, .27}, {.1, .31},  {.1, .35},
+                                                        {.1, .40}, {.1, .46}, {.1, .56}, {.06, .71}, {.03, .97}, {.01, 1.5}};
+
+static double chunks_needed(const ash_sweep_opts *o, size_t k) {
+    double n = 2.1 * k_spread[k].sd / o->until;
+    n = n * n;
+    return n < o->min_chunks ? o->min_chunks : n > o->max_chunks ? o->max_chunks : n;
+}
+
+ash_status ash_sweep_estimate(ash_sweep_cost *c, const ash_model *m, const ash_sweep_unit *units, size_t n, const ash_sweep_opts *opts, ash_error *err) {
+    *c = (ash_sweep_cost){0};
+    ash_sweep_opts o = ash_sweep_filled(opts);
+    const int T = (int)o.n_ctx;
+    const double L = m->hp.n_layer, scored = T - (double)o.skip;
+    times t = {0};
+    ash_exec e = {0};
+    uint64_t types = 0;
+    for (size_t i = 0; i < n; i++) types |= 1ull << units[i].type;
+    types &= ~(1ull << ASH_F32);
+    ASH_TRY(ash_exec_init(&e, o.n_threads, o.cpu_level, err));
+    ash_status st = measure(&t, &e, m, T, types, err);
+    const int n_threads = e.n_threads;
+    ash_exec_free(&e);
+    if (st != ASH_OK) return st;
+
+    const ash_sweep_unit first = {0, 1, ASH_Q8_0};
+    const double layer_macs = ash_sweep_macs(m, T, &first, NULL, 1) / (L - 0.5);
+    const double macs = ash_sweep_macs(m, T, units, NULL, n);
+    double encode = 0, n_weights = 0; /* seconds and weights of a pass with all units */
+    for (size_t i = 0; i < n; i++)
+        for (int r = 0; r < ASH_ROLE_COUNT; r++) {
+            const ash_mat *w = units[i].roles & 1u << r ? ash_sweep_mat(m, ASH_MAX(units[i].layer, 0), r) : NULL;
+            if (!w) continue;
+            double rows = r < ASH_ROLE_N_LAYER ? (double)w->n_rows * (units[i].layer < 0 ? L : 1) : (double)ASH_MIN(w->n_rows, (int64_t)120000);
+            encode += rows * w->K * t.encode[units[i].type];
+            n_weights += rows * w->K;
+        }
+    const double per_chunk = L * t.ref + scored * t.head;
+    if (n >= ASH_SWEEP_PROBE_UNITS) /* every layer changed once more, and three streams of 1, 2/3, 1/3 of the layers */
+        c->seconds += ASH_SWEEP_PROBE_CHUNKS * (per_chunk + L * t.ref + 2 * L * t.delta) + L * t.pack;
+    uint64_t per, rest;
+    ash_sweep_pass_bytes(m, n_threads, T, (uint64_t)n + ASH_SWEEP_EXTRA, 1, &per, &rest);
+    double have = 0, biggest = 0, diff = 0; /* chunks, and bytes of differences, of the largest pass */
+    for (;;) {
+        double act = 0, sum = 0;
+        for (size_t k = 0; k < ASH_ARRAY_LEN(k_spread); k++) {
+            double need = chunks_needed(&o, k);
+            if (need <= have) continue;
+            act += k_spread[k].share * (double)n;
+            sum += k_spread[k].share * (double)n * (have > 0 ? ASH_MIN(need / have, 4.0) : 1);
+        }
+        if (act < 0.5 || have >= o.max_chunks) break;
+        double want = have < o.min_chunks ? o.min_chunks - have : ceil(have * (sum / act - 1));
+        want = ASH_MIN(ASH_MAX(want, ASH_MAX(2.0, floor(ASH_SWEEP_WORTH_A_PASS / act))), o.max_chunks - have);
+        uint64_t fit = o.mem_bytes / (per * (uint64_t)ASH_MAX(act, 1.0) / n + 1);
+        want = ASH_MIN(want, fit ? (double)fit : 4.0);
+        double groups = ceil(ASH_MAX(8.0 * n_threads / want, 1.0)), share = act / (double)n;
+        groups = ASH_MAX(ASH_MIN(groups, floor(act / 16)), 1.0);
+        c->seconds += L * t.pack + share * encode + want * (L * t.ref * groups + scored * t.head) + want * share * macs / layer_macs * t.delta;
+        c->macs += want * share * macs;
+        c->chunks += want * share;
+        have += want;
+        diff = ASH_MAX(diff, want * (share * (double)n + ASH_SWEEP_EXTRA) * (double)per / ((double)n + ASH_SWEEP_EXTRA));
+        biggest = ASH_MAX(biggest, want);
+    }
+    ash_sweep_pass_bytes(m, n_threads, T, (uint64_t)n + ASH_SWEEP_EXTRA, (uint64_t)biggest, &per, &rest);
+    if (diff > (double)o.mem_bytes) c->disk_bytes = (uint64_t)diff;
+    c->mem_bytes = (diff > (double)o.mem_bytes ? 0 : (uint64_t)diff) + rest;
+    c->forward_rate = layer_macs / t.ref;
+    c->head_rate = 1 / t.head;
+    c->encode_rate = encode > 0 ? n_weights / encode : 0;
+    return ASH_OK;
+}

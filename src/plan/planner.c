@@ -22,6 +22,7 @@ static bool ends_with(const char *s, const char *e) {
 
 bool ash_plan_is_matrix(const ash_gguf_tensor *t) {
     return t->n_dims >= 2 && t->ne[1] > 1 && ends_with(t->name, ".weight") && !ends_with(t->name, "_norm.weight") && !strstr(t->name, "ffn_gate_inp") &&
+           strcmp(t->name, "position_embd.weight") != 0 && strcmp(t->name, "token_types.weight") != 0 && /* added to, not multiplied */
            t->type != ASH_I8 && t->type != ASH_I16 && t->type != ASH_I32 && t->type != ASH_I64 && t->type != ASH_F64;
 }
 

@@ -47,6 +47,7 @@ args() {
     run) echo "@M hello" ;;
     bench) echo "@M -p 4 -n 2 -r 1" ;;
     edit) echo "@M general.name=x" ;;
+    convert) echo "@M -o @O" ;;
     *) echo "@M" ;;
     esac
 }

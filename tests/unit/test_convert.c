@@ -1,0 +1,486 @@
+/* test_convert.c - every case's folder becomes the GGUF that expected.json describes (keys, types, values, tensors, data), also
+ * from shards and in float16; folders that lie are refused with a sentence and leave nothing. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "ashlar/convert.h"
+#include "ashlar/gguf.h"
+#include "base/base.h"
+#include "gguf/safetensors.h"
+
+#include <jansson.h>
+
+/* The one list of cases: folder, tokenizer folder, with a pooling module. */
+static const struct {
+    const char *name, *tok;
+    bool embed;
+} cases[] = {{"llama", "llama", false},         {"llama-tied", "llama", false},
+             {"llama-yarn", "llama", false},    {"mistral-swa", "mistral", false},
+             {"mixtral", "mistral", false},     {"qwen2", "qwen", false},
+             {"qwen3", "qwen", false},          {"qwen3-moe", "qwen", false},
+             {"phi3", "phi3", false},           {"phi3-longrope", "phi3", false},
+             {"gemma2", "gemma", false},        {"gemma3", "gemma", false},
+             {"gemma4-e", "gemma4", false},     {"gemma4-dense", "gemma4", false},
+             {"gemma4-moe", "gemma4", false},   {"bert", "bert", true},
+             {"gemma-embedding", "gemma", true}};
+
+static const char *root(void) { return getenv("ASH_TEST_DATA") ? getenv("ASH_TEST_DATA") : "tests/data"; }
+
+/* ---- scratch folders of links ---- */
+static char dir[300], out[320];
+
+static void link_all(const char *from) {
+    char src[600], dst[900], abs[4096];
+    DIR *d = opendir(from);
+    assert_non_null(d);
+    for (struct dirent *e; (e = readdir(d));) {
+        if (e->d_name[0] == '.') continue;
+        snprintf(src, sizeof src, "%s/%s", from, e->d_name);
+        snprintf(dst, sizeof dst, "%s/%s", dir, e->d_name);
+        assert_non_null(realpath(src, abs));
+        assert_int_equal(symlink(abs, dst), 0);
+    }
+    closedir(d);
+}
+
+static void drop(void) {
+    char p[900];
+    DIR *d = opendir(dir);
+    if (!d) return;
+    for (struct dirent *e; (e = readdir(d));) {
+        snprintf(p, sizeof p, "%s/%s", dir, e->d_name);
+        if (e->d_name[0] != '.') unlink(p);
+    }
+    closedir(d);
+    rmdir(dir);
+    unlink(out);
+}
+
+static void folder(size_t c) {
+    char p[600];
+    snprintf(dir, sizeof dir, "./test_convert_%d", (int)getpid());
+    snprintf(out, sizeof out, "%s.gguf", dir);
+    drop();
+    assert_int_equal(mkdir(dir, 0700), 0);
+    snprintf(p, sizeof p, "%s/convert/%s", root(), cases[c].name);
+    link_all(p);
+    snprintf(p, sizeof p, "%s/convert/tok-%s", root(), cases[c].tok);
+    link_all(p);
+    snprintf(p, sizeof p, "%s/convert/embed", root());
+    if (cases[c].embed) link_all(p);
+}
+
+static size_t case_of(const char *name) {
+    size_t c = 0;
+    while (strcmp(cases[c].name, name) != 0) c++;
+    return c;
+}
+
+static const char *in_dir(const char *name) {
+    static char p[700];
+    snprintf(p, sizeof p, "%s/%s", dir, name);
+    return p;
+}
+
+static void replace(const char *name, const void *p, size_t n) {
+    unlink(in_dir(name));
+    assert_int_equal(ash_file_write_atomic(in_dir(name), p, n, NULL), ASH_OK);
+}
+
+/* One edit of config.json: `key` becomes the JSON `value`, or goes when that is NULL. */
+static void edit_config(const char *key, const char *value) {
+    json_t *o = json_load_file(in_dir("config.json"), 0, NULL);
+    assert_non_null(o);
+    if (value)
+        json_object_set_new(o, key, json_loads(value, JSON_DECODE_ANY, NULL));
+    else
+        json_object_del(o, key);
+    char *s = json_dumps(o, 0);
+    replace("config.json", s, strlen(s));
+    free(s);
+    json_decref(o);
+}
+
+static ash_status go(int type, ash_convert_result *r, ash_error *err) {
+    char name[64];
+    ash_convert_opts o = ash_convert_defaults();
+    o.type = type;
+    snprintf(name, sizeof name, "tiny");
+    o.name = name;
+    *err = (ash_error){0};
+    return ash_convert(r, dir, out, &o, err);
+}
+
+/* ---- comparing with expected.json ---- */
+static void digest(const void *a, size_t na, const void *b, size_t nb, char hex[65]) {
+    ash_sha256 s;
+    ash_sha256_init(&s);
+    ash_sha256_add(&s, a, na);
+    if (nb) ash_sha256_add(&s, b, nb);
+    ash_sha256_hex(&s, hex);
+    hex[32] = 0;
+}
+
+static void kv_digest(const ash_gguf_kv *kv, char hex[65]) {
+    static const size_t width[ASH_GV_COUNT] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+    uint8_t head[16], val[8];
+    uint32_t t = kv->type, e = kv->elem_type;
+    memcpy(head, &t, 4);
+    if (kv->type == ASH_GV_STRING)
+        digest(head, 4, kv->str.p, kv->str.n, hex);
+    else if (kv->type == ASH_GV_ARRAY) {
+        memcpy(head + 4, &e, 4);
+        digest(head, 8, kv->data, (size_t)kv->data_bytes, hex);
+    } else {
+        float f = (float)kv->v.f;
+        if (kv->type == ASH_GV_F32)
+            memcpy(val, &f, 4);
+        else
+            memcpy(val, &kv->v.u, 8);
+        digest(head, 4, val, width[kv->type], hex);
+    }
+}
+
+static int compare(const char *name, const json_t *want) {
+    ash_gguf *g;
+    ash_error err = {0};
+    int bad = 0;
+    char hex[65];
+    if (ash_gguf_open(&g, out, &err) != ASH_OK) fail_msg("%s: %s", name, err.msg);
+    json_t *kvs = json_object_get(want, "kv"), *ts = json_object_get(want, "tensors");
+    size_t named = 0;
+    for (size_t i = 0; i < ash_gguf_n_kv(g); i++) {
+        const ash_gguf_kv *kv = ash_gguf_kv_at(g, i);
+        char key[256];
+        snprintf(key, sizeof key, "%.*s", (int)kv->key.n, kv->key.p);
+        const char *w = json_string_value(json_object_get(kvs, key));
+        if (w) named++;
+        if (strcmp(key, "general.name") == 0) continue;
+        kv_digest(kv, hex);
+        if (!w || strcmp(w, hex) != 0) bad++, print_error("%s: key %s %s\n", name, key, w ? "differs" : "is not expected");
+    }
+    if (named != json_object_size(kvs)) bad++, print_error("%s: %zu keys are missing\n", name, json_object_size(kvs) - named);
+    if (ash_gguf_n_tensors(g) != json_object_size(ts))
+        bad++, print_error("%s: %zu tensors, not %zu\n", name, ash_gguf_n_tensors(g), json_object_size(ts));
+    for (size_t i = 0; i < ash_gguf_n_tensors(g); i++) {
+        const ash_gguf_tensor *t = ash_gguf_tensor_at(g, i);
+        const json_t *w = json_object_get(ts, t->name), *ne = json_array_get(w, 1);
+        bool same = w && json_integer_value(json_array_get(w, 0)) == (json_int_t)t->type && (int)json_array_size(ne) == t->n_dims;
+        for (int d = 0; same && d < t->n_dims; d++) same = (uint64_t)json_integer_value(json_array_get(ne, (size_t)d)) == t->ne[d];
+        digest(t->data, (size_t)t->n_bytes, NULL, 0, hex);
+        if (!same || strcmp(json_string_value(json_array_get(w, 2)), hex) != 0)
+            bad++, print_error("%s: tensor %s differs\n", name, t->name);
+    }
+    ash_gguf_close(g);
+    return bad;
+}
+
+static void test_cases(void **state) {
+    (void)state;
+    char p[600];
+    int bad = 0;
+    snprintf(p, sizeof p, "%s/convert/expected.json", root());
+    json_t *all = json_load_file(p, 0, NULL);
+    assert_non_null(all);
+    assert_int_equal(json_object_size(all), ASH_ARRAY_LEN(cases));
+    for (size_t c = 0; c < ASH_ARRAY_LEN(cases); c++) {
+        ash_error err;
+        ash_convert_result r;
+        folder(c);
+        if (go(ASH_F32, &r, &err) != ASH_OK)
+            bad++, print_error("%s: %s\n", cases[c].name, err.msg);
+        else
+            bad += compare(cases[c].name, json_object_get(all, cases[c].name));
+    }
+    json_decref(all);
+    drop();
+    assert_int_equal(bad, 0);
+}
+
+/* Two shards and an index give the bytes of the single file. */
+static void test_shards(void **state) {
+    (void)state;
+    ash_error err;
+    ash_convert_result r;
+    char one[65], two[65];
+    folder(case_of("mixtral"));
+    assert_int_equal(go(ASH_F16, &r, &err), ASH_OK);
+    assert_int_equal(ash_sha256_file(out, one, NULL), ASH_OK);
+    ash_st *s;
+    assert_int_equal(ash_st_open(&s, in_dir("model.safetensors"), &err), ASH_OK);
+    json_t *map = json_object();
+    for (size_t k = 0; k < 2; k++) {
+        static const char *const name[] = {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"};
+        json_t *h = json_object();
+        ash_buf data = {0}, file = {0};
+        for (size_t i = k; i < ash_st_count(s); i += 2) {
+            const ash_st_tensor *t = ash_st_at(s, i);
+            json_t *shape = json_array();
+            for (int d = 0; d < t->n_dims; d++) json_array_append_new(shape, json_integer((json_int_t)t->shape[d]));
+            json_object_set_new(h, t->name,
+                                json_pack("{s:s, s:o, s:[I, I]}", "dtype", t->dtype_name, "shape", shape, "data_offsets",
+                                          (json_int_t)data.n, (json_int_t)(data.n + t->n_bytes)));
+            ash_buf_add(&data, t->data, (size_t)t->n_bytes);
+            json_object_set_new(map, t->name, json_string(name[k]));
+        }
+        char *head = json_dumps(h, JSON_COMPACT);
+        uint64_t n = strlen(head);
+        ash_buf_add(&file, &n, 8);
+        ash_buf_add(&file, head, (size_t)n);
+        ash_buf_add(&file, data.p, data.n);
+        replace(name[k], file.p, file.n);
+        free(head);
+        json_decref(h);
+        ash_buf_free(&data);
+        ash_buf_free(&file);
+    }
+    ash_st_close(s);
+    json_t *index = json_pack("{s:o}", "weight_map", map);
+    char *text = json_dumps(index, 0);
+    replace("model.safetensors.index.json", text, strlen(text));
+    unlink(in_dir("model.safetensors"));
+    if (go(ASH_F16, &r, &err) != ASH_OK) fail_msg("%s", err.msg);
+    assert_int_equal(ash_sha256_file(out, two, NULL), ASH_OK);
+    assert_string_equal(one, two);
+    unlink(in_dir("model-00002-of-00002.safetensors"));
+    assert_int_equal(go(ASH_F16, &r, &err), ASH_E_IO);
+    assert_non_null(strstr(err.msg, "model-00002-of-00002.safetensors"));
+    char *evil = strdup(text), *at;
+    assert_non_null(at = strstr(evil, "model-00001"));
+    memcpy(at, "../../00001", 11);
+    replace("model.safetensors.index.json", evil, strlen(evil));
+    assert_int_equal(go(ASH_F16, &r, &err), ASH_E_FORMAT);
+    free(evil);
+    free(text);
+    json_decref(index);
+    drop();
+}
+
+static void test_types(void **state) {
+    (void)state;
+    ash_error err;
+    ash_convert_result r;
+    ash_gguf *g;
+    folder(case_of("qwen3"));
+    assert_int_equal(go(ASH_CONVERT_AUTO, &r, &err), ASH_OK);
+    assert_int_equal(r.type, ASH_F16);
+    assert_int_equal(ash_gguf_open(&g, out, &err), ASH_OK);
+    assert_int_equal(ash_gguf_find_tensor(g, "blk.0.attn_q.weight")->type, ASH_F16);
+    assert_int_equal(ash_gguf_find_tensor(g, "blk.0.attn_norm.weight")->type, ASH_F32);
+    assert_int_equal(ash_gguf_file_bytes(g), r.file_bytes);
+    ash_gguf_close(g);
+    assert_int_equal(go(ASH_Q8_0, &r, &err), ASH_OK);
+    assert_int_equal(ash_gguf_open(&g, out, &err), ASH_OK);
+    assert_int_equal(ash_gguf_find_tensor(g, "blk.0.attn_q.weight")->type, ASH_Q8_0);
+    assert_int_equal(ash_gguf_file_bytes(g), r.file_bytes);
+    ash_gguf_close(g);
+    DIR *d = opendir("."); /* the float file in between is gone */
+    for (struct dirent *e; (e = readdir(d));) assert_null(strstr(e->d_name, ".gguf.float-"));
+    closedir(d);
+    drop();
+}
+
+/* Without tokenizer.model the scores come from the merges; the order they imply is the same. */
+static void test_scores_from_merges(void **state) {
+    (void)state;
+    ash_error err;
+    ash_convert_result r;
+    ash_gguf *a, *b;
+    char keep[400];
+    folder(case_of("gemma3"));
+    assert_int_equal(go(ASH_F16, &r, &err), ASH_OK);
+    snprintf(keep, sizeof keep, "%s.first", out);
+    assert_int_equal(rename(out, keep), 0);
+    unlink(in_dir("tokenizer.model"));
+    assert_int_equal(go(ASH_F16, &r, &err), ASH_OK);
+    assert_int_equal(ash_gguf_open(&a, keep, &err), ASH_OK);
+    assert_int_equal(ash_gguf_open(&b, out, &err), ASH_OK);
+    assert_int_equal(ash_gguf_n_kv(a), ash_gguf_n_kv(b));
+    const ash_gguf_kv *x = ash_gguf_find(a, "tokenizer.ggml.scores"), *y = ash_gguf_find(b, "tokenizer.ggml.scores"),
+                      *t = ash_gguf_find(a, "tokenizer.ggml.token_type");
+    double best = 0, mine = 0; /* scores of merged pieces fall together: same order, ties apart */
+    for (uint64_t i = 0; i < x->n; i++) {
+        double p, q;
+        int64_t type;
+        assert_true(ash_gguf_array_f64(x, i, &p) && ash_gguf_array_f64(y, i, &q) && ash_gguf_array_i64(t, i, &type));
+        if (type != 1) continue;
+        if (p < best) assert_true(q <= mine);
+        best = p, mine = q;
+    }
+    x = ash_gguf_find(a, "tokenizer.ggml.token_type"), y = ash_gguf_find(b, "tokenizer.ggml.token_type");
+    assert_memory_equal(x->data, y->data, x->data_bytes);
+    ash_gguf_close(a);
+    ash_gguf_close(b);
+    unlink(keep);
+    drop();
+}
+
+static void refused(const char *with, ash_status want) {
+    ash_error err;
+    ash_convert_result r;
+    unlink(out);
+    ash_status st = go(ASH_F16, &r, &err);
+    if (st != want || !strstr(err.msg, with)) fail_msg("want \"%s\" (%d), got %d: %s", with, want, st, err.msg);
+    assert_int_equal(access(out, F_OK), -1);
+}
+
+static void test_refusals(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *key, *value, *with;
+        ash_status st;
+    } edits[] = {{"qwen3", "hidden_size", "128", "is 512 x 64, config.json says 512 x 128", ASH_E_FORMAT},
+                 {"qwen3", "hidden_size", "1e300", "hidden_size", ASH_E_RANGE},
+                 {"qwen3", "hidden_size", "-4", "hidden_size", ASH_E_RANGE},
+                 {"qwen3", "hidden_size", "\"64\"", "hidden_size", ASH_E_RANGE},
+                 {"qwen3", "num_hidden_layers", "4", "3 entries for 4 layers", ASH_E_FORMAT},
+                 {"llama", "num_hidden_layers", "4", "layers.3.input_layernorm.weight is missing", ASH_E_FORMAT},
+                 {"llama", "num_hidden_layers", "2", "layers.2.", ASH_E_UNSUPPORTED},
+                 {"qwen3", "num_hidden_layers", "1000000000", "num_hidden_layers", ASH_E_RANGE},
+                 {"qwen3", "num_attention_heads", NULL, "num_attention_heads is missing", ASH_E_FORMAT},
+                 {"qwen3", "num_key_value_heads", "3", "do not divide", ASH_E_RANGE},
+                 {"qwen3", "architectures", "[\"Mamba2ForCausalLM\"]", "Mamba2ForCausalLM", ASH_E_UNSUPPORTED},
+                 {"qwen3", "architectures", "7", "no architecture", ASH_E_FORMAT},
+                 {"qwen3", "quantization_config", "{\"quant_method\": \"awq\"}", "awq", ASH_E_UNSUPPORTED},
+                 {"qwen3", "use_sliding_window", "true", "use_sliding_window", ASH_E_UNSUPPORTED},
+                 {"qwen3", "rope_parameters", "{\"rope_type\": \"dynamic\", \"factor\": 2}", "\"dynamic\"", ASH_E_UNSUPPORTED},
+                 {"qwen3", "rope_parameters", "{\"rope_type\": \"yarn\"}", "without a factor", ASH_E_RANGE},
+                 {"qwen3", "vocab_size", "16", "vocab_size of 16", ASH_E_FORMAT},
+                 {"llama-tied", "tie_word_embeddings", "false", "lm_head.weight is missing", ASH_E_FORMAT},
+                 {"qwen3-moe", "num_local_experts", "9", "8 x 64, config.json says 9 x 64", ASH_E_FORMAT},
+                 {"qwen3-moe", "num_experts_per_tok", "9", "9 of 8 experts", ASH_E_RANGE},
+                 {"gemma3", "layer_types", "[\"full_attention\"]", "1 entries for 7 layers", ASH_E_FORMAT},
+                 {"phi3-longrope", "rope_parameters", "{\"rope_type\": \"longrope\", \"long_factor\": [1]}", "long_factor", ASH_E_FORMAT}};
+    for (size_t i = 0; i < ASH_ARRAY_LEN(edits); i++) {
+        folder(case_of(edits[i].name));
+        edit_config(edits[i].key, edits[i].value);
+        refused(edits[i].with, edits[i].st);
+    }
+    folder(case_of("qwen3"));
+    unlink(in_dir("model.safetensors"));
+    refused("holds no model.safetensors", ASH_E_IO);
+    replace("pytorch_model.bin", "x", 1);
+    refused("pickled", ASH_E_IO);
+    folder(case_of("qwen3"));
+    unlink(in_dir("tokenizer.json"));
+    refused("holds no tokenizer.json", ASH_E_IO);
+    replace("tokenizer.json", "{\"model\": ", 10);
+    refused("tokenizer.json, line 1", ASH_E_FORMAT);
+    static const char odd[] =
+        "{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": \"\\\\w+\"}, "
+        "\"behavior\": \"Isolated\"},"
+        "{\"type\": \"ByteLevel\", \"use_regex\": false}]}, \"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": []}}";
+    replace("tokenizer.json", odd, strlen(odd));
+    refused("unknown pre-tokenizer split(\\w+,Isolated)", ASH_E_UNSUPPORTED);
+    static const char twice[] = "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 0}, \"merges\": []}}";
+    replace("tokenizer.json", twice, strlen(twice));
+    refused("have id 0", ASH_E_FORMAT);
+    static const char far[] = "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 900000000000}, \"merges\": []}}";
+    replace("tokenizer.json", far, strlen(far));
+    refused("out of range", ASH_E_RANGE);
+    folder(case_of("mistral-swa"));
+    replace("tokenizer.model", "\x0a\xff\xff\xff\xff\x0f", 6);
+    refused("no SentencePiece model", ASH_E_FORMAT);
+    drop();
+}
+
+/* ---- safetensors ---- */
+static ash_status st_bytes(const char *header, uint64_t claim, size_t n_data, ash_error *err) {
+    size_t n = strlen(header);
+    uint8_t *p = calloc(1, 8 + n + n_data + 1);
+    memcpy(p, &claim, 8);
+    memcpy(p + 8, header, n);
+    ash_st *s;
+    *err = (ash_error){0};
+    ash_status st = ash_st_open_mem(&s, p, 8 + n + n_data, err);
+    ash_st_close(s);
+    free(p);
+    return st;
+}
+
+static void test_safetensors(void **state) {
+    (void)state;
+    static const struct {
+        const char *header;
+        size_t n_data;
+        ash_status st;
+        const char *with;
+    } t[] = {
+        {"{}", 0, ASH_OK, ""},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, ASH_OK, ""},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}", 4, ASH_OK, ""},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[0,7],\"data_offsets\":[0,0]},\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}",
+         1, ASH_OK, ""},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 4, ASH_E_FORMAT, "do not lie"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 9, ASH_E_FORMAT, "belong to no tensor"},
+        {"{\"a\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, ASH_E_FORMAT, "do not hold"},
+        {"{\"a\":{\"dtype\":\"Q9\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, ASH_E_UNSUPPORTED, "unknown type"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}",
+         12, ASH_E_FORMAT, "another one lies"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}",
+         12, ASH_E_FORMAT, "a hole is before"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8, ASH_E_FORMAT, "do not lie"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296,4294967296],\"data_offsets\":[0,0]}}", 0, ASH_E_FORMAT, "is no size"},
+        {"{\"a\":{\"dtype\":\"F64\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]}}", 0, ASH_E_FORMAT, ""},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}", 4, ASH_E_FORMAT, "is no size"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1.5],\"data_offsets\":[0,4]}}", 4, ASH_E_FORMAT, "is no size"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,4]}}", 4, ASH_E_UNSUPPORTED, "9 dimensions"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4,8]}}", 4, ASH_E_FORMAT, "is missing"},
+        {"{\"a\":7}", 0, ASH_E_FORMAT, "is missing"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}",
+         4, ASH_E_FORMAT, "valid JSON"},
+        {"[1]", 0, ASH_E_FORMAT, "no JSON object"},
+        {"{\"a\":", 0, ASH_E_FORMAT, "valid JSON"}};
+    ash_error err;
+    for (size_t i = 0; i < ASH_ARRAY_LEN(t); i++) {
+        ash_status st = st_bytes(t[i].header, strlen(t[i].header), t[i].n_data, &err);
+        if (st != t[i].st || !strstr(err.msg, t[i].with)) fail_msg("%s: %d %s", t[i].header, st, err.msg);
+    }
+    assert_int_equal(st_bytes("{}", 3, 0, &err), ASH_E_FORMAT); /* header longer than the file */
+    uint64_t before = ash_alloc_bytes();
+    assert_int_equal(st_bytes("{}", UINT64_MAX, 0, &err), ASH_E_FORMAT);
+    assert_int_equal(st_bytes("{}", 99999999, 0, &err), ASH_E_FORMAT);
+    assert_true(ash_alloc_bytes() - before < 100000);
+    ash_st *s;
+    assert_int_equal(ash_st_open_mem(&s, "\1\0\0\0", 4, &err), ASH_E_FORMAT);
+    assert_null(s);
+    ash_buf deep = {0};
+    for (int i = 0; i < 100000; i++) ash_buf_adds(&deep, "{\"a\":");
+    assert_int_equal(st_bytes(deep.p, deep.n, 0, &err), ASH_E_FORMAT);
+    ash_buf_free(&deep);
+}
+
+/* Every allocation that fails is a status, and nothing is left behind. */
+static void test_out_of_memory(void **state) {
+    (void)state;
+    ash_error err;
+    ash_convert_result r;
+    folder(case_of("bert"));
+    int failures = 0;
+    for (uint64_t n = 1; n < 100000; n = n < 200 ? n + 1 : n + n / 7) {
+        ash_alloc_fail_after(n);
+        ash_status st = go(ASH_F16, &r, &err);
+        ash_alloc_fail_after(0);
+        if (st == ASH_OK) break;
+        assert_int_equal(st, ASH_E_NOMEM);
+        assert_int_equal(access(out, F_OK), -1);
+        failures++;
+    }
+    assert_true(failures > 20);
+    drop();
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases),        cmocka_unit_test(test_shards),
+                                       cmocka_unit_test(test_types),        cmocka_unit_test(test_scores_from_merges),
+                                       cmocka_unit_test(test_refusals),     cmocka_unit_test(test_safetensors),
+                                       cmocka_unit_test(test_out_of_memory)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -151,7 +151,7 @@ static void bench_attn(const ash_kern *k) {
 
 int main(int argc, char **argv) {
     if (argc > 1) g_want = argv[1];
-    for (int l = ASH_CPU_AVX512; l >= 0; l--) {
+    for (int l = ASH_CPU_COUNT - 1; l >= 0; l--) {
         const ash_kern *k = ash_kern_get((ash_cpu_level)l);
         if ((int)k->level != l || (argc > 2 && strcmp(argv[2], lv(k)) != 0)) continue;
         if (wanted("gemmf")) bench_gemmf(k);

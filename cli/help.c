@@ -155,7 +155,7 @@ int help_man(const char *which) {
             putchar('\n');
             man_options(c[i]);
         }
-        printf(".SH ENVIRONMENT\n.TP\n.B ASHLAR_CPU\nscalar, avx2 or avx512: use no more than this level of instructions.\n");
+        printf(".SH ENVIRONMENT\n.TP\n.B ASHLAR_CPU\nscalar, avx2 or avx512; on 64-bit ARM scalar, neon, dotprod or i8mm: use no more than this level of instructions.\n");
         man_exit();
         return 0;
     }

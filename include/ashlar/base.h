@@ -85,11 +85,15 @@ typedef struct {
 /* Library version, e.g. "0.1.0". */
 ASH_API const char *ash_version(void);
 
-/* CPU levels, each including the ones below. ASHLAR_CPU=scalar|avx2|avx512 masks (the only
+/* CPU levels of this architecture, each including the ones below. ASHLAR_CPU=<level name> masks (the only
  * environment variable the library reads). AVX512 means F+BW+DQ+VL+VNNI. */
+#if defined(__aarch64__)
+typedef enum { ASH_CPU_SCALAR = 0, ASH_CPU_NEON = 1, ASH_CPU_DOTPROD = 2, ASH_CPU_I8MM = 3, ASH_CPU_COUNT } ash_cpu_level;
+#else
 typedef enum { ASH_CPU_SCALAR = 0, ASH_CPU_AVX2 = 1, ASH_CPU_AVX512 = 2, ASH_CPU_COUNT } ash_cpu_level;
+#endif
 ASH_API ash_cpu_level ash_cpu_detect(void);          /* hardware and mask, cached after first call */
-ASH_API const char *ash_cpu_level_name(ash_cpu_level l); /* "scalar", "avx2", "avx512" */
+ASH_API const char *ash_cpu_level_name(ash_cpu_level l); /* "scalar", "avx2", "avx512"; "scalar", "neon", "dotprod", "i8mm" */
 ASH_API bool ash_cpu_level_parse(const char *s, ash_cpu_level *out);
 ASH_API const char *ash_cpu_model(void);             /* "AMD EPYC ..." or "unknown"; static storage */
 ASH_API int ash_cpu_count(void);                     /* usable processors (affinity-aware), >= 1 */

@@ -3,6 +3,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 #include <pthread.h>
 #include <sched.h>
@@ -12,7 +14,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#if defined(__aarch64__)
+static const char *const level_names[ASH_CPU_COUNT] = {"scalar", "neon", "dotprod", "i8mm"};
+#else
 static const char *const level_names[ASH_CPU_COUNT] = {"scalar", "avx2", "avx512"};
+#endif
 
 const char *ash_cpu_level_name(ash_cpu_level l) {
     return (unsigned)l < ASH_CPU_COUNT ? level_names[l] : "?";
@@ -34,6 +40,12 @@ static ash_cpu_level hardware(void) {
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
         return ASH_CPU_AVX512;
     return ASH_CPU_AVX2;
+#elif defined(__aarch64__) && defined(__linux__)
+    /* Linux arm64 ABI (uapi/asm/hwcap.h): HWCAP_ASIMDDP is bit 20 of the first word, HWCAP2_I8MM bit 13 of the second */
+    if (!(getauxval(AT_HWCAP) >> 20 & 1)) return ASH_CPU_NEON;
+    return getauxval(AT_HWCAP2) >> 13 & 1 ? ASH_CPU_I8MM : ASH_CPU_DOTPROD;
+#elif defined(__aarch64__)
+    return ASH_CPU_NEON; /* part of the architecture */
 #else
     return ASH_CPU_SCALAR;
 #endif

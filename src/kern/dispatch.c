@@ -4,27 +4,35 @@
 
 #include <pthread.h>
 
-/* TAKE<flag>(statement): only where the list says the function exists, and its levels do */
+/* TAKE<flag>(statement): only where the list says the function exists */
 #define TAKE0(stmt)
-#if defined(__x86_64__)
 #define TAKE1(stmt) stmt
-#else
-#define TAKE1(stmt)
-#endif
-#define SET(field, level, fn, flag2, flag512)                                       \
+#if defined(__x86_64__)
+#define SET(field, level, fn, a2, a512, n, d, i8)                                   \
     do {                                                                            \
         field = fn##_ref;                                                           \
-        TAKE##flag2(if (level >= ASH_CPU_AVX2) field = fn##_avx2;)                  \
-        TAKE##flag512(if (level >= ASH_CPU_AVX512) field = fn##_avx512;)            \
+        TAKE##a2(if (level >= ASH_CPU_AVX2) field = fn##_avx2;)                     \
+        TAKE##a512(if (level >= ASH_CPU_AVX512) field = fn##_avx512;)               \
     } while (0)
+#elif defined(__aarch64__)
+#define SET(field, level, fn, a2, a512, n, d, i8)                                   \
+    do {                                                                            \
+        field = fn##_ref;                                                           \
+        TAKE##n(if (level >= ASH_CPU_NEON) field = fn##_neon;)                      \
+        TAKE##d(if (level >= ASH_CPU_DOTPROD) field = fn##_dotprod;)                \
+        TAKE##i8(if (level >= ASH_CPU_I8MM) field = fn##_i8mm;)                     \
+    } while (0)
+#else
+#define SET(field, level, fn, ...) field = fn##_ref
+#endif
 
 static ash_kern tables[ASH_CPU_COUNT];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void fill(ash_kern *k, ash_cpu_level level) {
     k->level = level;
-#define ASH_KERN(slot, sig, avx2, avx512) SET(k->slot, level, ash_k_##slot, avx2, avx512);
-#define ASH_KERN_T(slot, sig, DTYPE, avx2, avx512) SET(k->slot[ASH_##DTYPE], level, ash_k_##slot##_##DTYPE, avx2, avx512);
+#define ASH_KERN(slot, sig, a2, a512, n, d, i8) SET(k->slot, level, ash_k_##slot, a2, a512, n, d, i8);
+#define ASH_KERN_T(slot, sig, DTYPE, a2, a512, n, d, i8) SET(k->slot[ASH_##DTYPE], level, ash_k_##slot##_##DTYPE, a2, a512, n, d, i8);
 #include "kern/list.inc"
 #undef ASH_KERN
 #undef ASH_KERN_T

@@ -1,7 +1,7 @@
 /* kern.h - compute kernels behind one table.
  *
  * Every kernel has a scalar reference `ash_k_<name>_ref` (always compiled, the oracle) and may have
- * `ash_k_<name>_avx2` and `ash_k_<name>_avx512`. src/kern/list.inc is the one list: declarations here,
+ * versions for the levels of an architecture, `ash_k_<name>_avx2` and so on. src/kern/list.inc is the one list: declarations here,
  * dispatch (dispatch.c), parity tests and kern_bench come from it.
  *
  * Determinism contract: an output element's value depends neither on how many rows or tokens are
@@ -103,8 +103,8 @@ typedef void (*ash_rope_fn)(float *x, int n_head, int hd, int n_rot, const float
 /* ---- the table: filled once per CPU level, immutable ---- */
 typedef struct {
     ash_cpu_level level;
-#define ASH_KERN(slot, sig, avx2, avx512) sig slot;
-#define ASH_KERN_T(slot, sig, DTYPE, avx2, avx512)
+#define ASH_KERN(slot, sig, ...) sig slot;
+#define ASH_KERN_T(slot, sig, DTYPE, ...)
 #include "kern/list.inc"
 #undef ASH_KERN
 #undef ASH_KERN_T

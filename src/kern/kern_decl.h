@@ -10,10 +10,10 @@
 #endif
 
 /* The signatures are typedefs of pointers to functions; typeof gives the function type behind them. */
-#define ASH_KERN(slot, sig, avx2, avx512)                                                                                          \
-    extern ASH_KERN_ATTR __typeof__(*(sig)0) ash_k_##slot##_ref, ash_k_##slot##_avx2, ash_k_##slot##_avx512;
-#define ASH_KERN_T(slot, sig, DTYPE, avx2, avx512)                                                                                 \
-    extern ASH_KERN_ATTR __typeof__(*(sig)0) ash_k_##slot##_##DTYPE##_ref, ash_k_##slot##_##DTYPE##_avx2, ash_k_##slot##_##DTYPE##_avx512;
+#define ASH_KERN_FNS(sig, name) \
+    extern ASH_KERN_ATTR __typeof__(*(sig)0) name##_ref, name##_avx2, name##_avx512, name##_neon, name##_dotprod, name##_i8mm;
+#define ASH_KERN(slot, sig, ...) ASH_KERN_FNS(sig, ash_k_##slot)
+#define ASH_KERN_T(slot, sig, DTYPE, ...) ASH_KERN_FNS(sig, ash_k_##slot##_##DTYPE)
 #include "kern/list.inc"
 #undef ASH_KERN
 #undef ASH_KERN_T

@@ -1,2 +1,2 @@
 /* decode_avx2.c - decode.inc compiled for avx2. */
-#include "kern/x86/decode.inc"
+#include "kern/decode.inc"

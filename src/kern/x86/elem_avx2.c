@@ -1,2 +1,2 @@
 /* elem_avx2.c - elem.inc compiled for avx2. */
-#include "kern/x86/elem.inc"
+#include "kern/elem.inc"

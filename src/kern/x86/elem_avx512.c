@@ -1,2 +1,2 @@
 /* elem_avx512.c - elem.inc compiled for avx512. */
-#include "kern/x86/elem.inc"
+#include "kern/elem.inc"

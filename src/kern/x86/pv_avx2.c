@@ -1,2 +1,2 @@
 /* pv_avx2.c - pv.inc compiled for avx2. */
-#include "kern/x86/pv.inc"
+#include "kern/pv.inc"

@@ -1,2 +1,2 @@
 /* pv_avx512.c - pv.inc compiled for avx512. */
-#include "kern/x86/pv.inc"
+#include "kern/pv.inc"

@@ -1,2 +1,2 @@
 /* rows_avx2.c - rows.inc compiled for avx2. */
-#include "kern/x86/rows.inc"
+#include "kern/rows.inc"

@@ -1,2 +1,2 @@
 /* rows_avx512.c - rows.inc compiled for avx512. */
-#include "kern/x86/rows.inc"
+#include "kern/rows.inc"

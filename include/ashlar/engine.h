@@ -22,6 +22,9 @@ typedef struct {
     ash_precision precision;
     int cpu_level;             /* -1: best available; else an ash_cpu_level, clamped */
     uint64_t snapshot_bytes;   /* budget for sliding-window snapshots; 0: 64 MiB */
+    const ash_adapter *const *adapters; /* LoRA adapters of this model, all applied; they must outlive the session */
+    const float *adapter_scales;        /* one each; NULL: 1 */
+    int n_adapters;            /* at most 64 */
 } ash_session_opts;
 ASH_API ash_session_opts ash_session_defaults(void);
 
@@ -53,6 +56,19 @@ ASH_API const float *ash_session_logits(const ash_session *s);
 typedef ash_status (*ash_logits_sink)(void *ctx, size_t pos, const float *logits, ash_error *err);
 ASH_API ash_status ash_session_eval_all(ash_session *s, const ash_token *tokens, size_t n, size_t first,
                                         ash_logits_sink sink, void *ctx, ash_error *err);
+
+/* ---- embeddings: of encoders, and of any other model whose hidden states are wanted ---- */
+/* The final-normed hidden state (n_embd floats) of each position >= first of a fresh timeline. Session's timeline is lost. */
+ASH_API ash_status ash_session_eval_hidden(ash_session *s, const ash_token *tokens, size_t n, size_t first,
+                                           ash_logits_sink sink, void *ctx, ash_error *err);
+typedef enum {
+    ASH_EMBED_AUTO = 0, /* as the file says; mean where it does not */
+    ASH_EMBED_MEAN,     /* mean over all positions */
+    ASH_EMBED_FIRST,    /* the first token's state (CLS) */
+    ASH_EMBED_LAST      /* the last token's */
+} ash_embed_pooling;
+/* out[n_embd]: one vector for the text, of length 1. */
+ASH_API ash_status ash_session_embed(ash_session *s, const ash_token *tokens, size_t n, ash_embed_pooling pooling, float *out, ash_error *err);
 
 /* ---- sampling: llama.cpp's chain order: logit bias, penalties, top-k, top-p, min-p, temperature, draw ---- */
 typedef struct { ash_token token; float bias; } ash_logit_bias;

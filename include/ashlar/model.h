@@ -27,6 +27,14 @@ ASH_API int32_t ash_model_n_embd(const ash_model *m);
 ASH_API int32_t ash_model_n_vocab(const ash_model *m);
 ASH_API int32_t ash_model_n_ctx_train(const ash_model *m);
 ASH_API bool ash_model_tied(const ash_model *m);
+/* Whether the model predicts tokens. Encoders (BERT and the like) do not: they make embeddings only. */
+ASH_API bool ash_model_generates(const ash_model *m);
+
+/* ---- LoRA adapters (GGUF) ---- */
+typedef struct ash_adapter ash_adapter; /* immutable after load; holds a reference to its model */
+/* A pair of tensors that has no place in the model is an error that names it. */
+ASH_API ash_status ash_adapter_load(ash_adapter **a, ash_model *m, const char *path, ash_error *err);
+ASH_API void ash_adapter_free(ash_adapter *a);
 
 #ifdef __cplusplus
 }

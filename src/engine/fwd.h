@@ -17,6 +17,25 @@ typedef enum {
     ASH_MM_PACKED /* float32 panels handed in, calling thread only */
 } ash_mm_mode;
 
+/* Experts of a batch; the memory is shared with q .. u. Rows of x, y, g, u are the tokens of one expert, or, for a single
+ * token, its experts. */
+typedef struct {
+    float *x, *y;                  /* n_embd */
+    float *g, *u;                  /* n_ff_exp */
+    float *z;                      /* n_embd: sum of the experts where a dense branch stands beside them */
+    float *p;                      /* n_expert: router probabilities */
+    float *weight;                 /* n_expert_used per token, by ascending expert */
+    int32_t *expert;               /* the same */
+    int32_t *order;                /* token * n_expert_used + place, grouped by expert, tokens ascending */
+    int32_t *start;                /* n_expert + 1: the groups */
+} ash_moe_bufs;
+
+/* A LoRA adapter in use: every product of a matrix it has gets scale * B (A x) added. */
+typedef struct {
+    const struct ash_adapter *a;
+    float scale;
+} ash_lora_use;
+
 typedef struct ash_fwd {
     const ash_model *m;
     const ash_kern *k;
@@ -26,6 +45,9 @@ typedef struct ash_fwd {
     const float *const *packed;    /* ASH_MM_PACKED: by role, of the layer being run */
     ash_layer_tap tap;
     void *tap_ctx;
+    const ash_lora_use *lora;
+    int n_lora;
+    bool rope_long;                /* the timeline is beyond the original context: long factors */
 
     /* buffers for n_tok tokens, row strides are the width of the row */
     float *x;                      /* residual stream, n_embd */
@@ -34,6 +56,9 @@ typedef struct ash_fwd {
     float *q, *kk, *vv, *o;        /* max_q, max_kv, max_kv, max_q; share memory with g, u */
     float *g, *u;                  /* max_ff */
     float *cs[ASH_ROPE_KINDS];     /* n_rot: (cos, sin) pairs per token */
+    float *ple, *ple_tmp;          /* n_layer * n_ple: inputs of the per-layer embedding stages; ple_tmp as g, u */
+    float *lora_t, *lora_y;        /* max rank; widest output */
+    ash_moe_bufs moe;
     ash_act8 a;
     void *mm_scratch;
     size_t mm_scratch_bytes;       /* per thread */
@@ -41,23 +66,30 @@ typedef struct ash_fwd {
     size_t attn_scratch_bytes;     /* per thread */
 } ash_fwd;
 
-/* Floats of the buffers x .. cs for n_tok tokens, and of the 8-bit activations; then cut `mem` (64-byte aligned) into them. */
-uint64_t ash_fwd_floats(const ash_model *m, int n_tok, bool act8);
-void ash_fwd_place(ash_fwd *f, const ash_model *m, int n_tok, bool act8, float *mem);
+/* Floats of the buffers x .. moe and of the 8-bit activations for n_tok tokens and adapters up to max_rank; with `mem`
+ * (64-byte aligned, or NULL to count only) they are cut from it. */
+uint64_t ash_fwd_place(ash_fwd *f, const ash_model *m, int n_tok, bool act8, int max_rank, float *mem);
+/* Widest input row of any product: what scratch and 8-bit activations are made for. */
+int ash_fwd_widest(const ash_hparams *hp);
 
 /* Rotation tables of positions pos0 .. pos0 + n_tok - 1. */
 void ash_fwd_rope(ash_fwd *f, int pos0, int n_tok);
-/* Embedding of n tokens into f->x. */
-void ash_fwd_embed(ash_fwd *f, const ash_token *t, int n);
-/* Attention half of layer il for n_tok tokens from position pos0, K and V stored in kv. `pending`: the layer whose FFN
- * output waits in f->y (-1: none) and is added first. Only tokens from `first` on are carried past the K/V store (the
- * last layer of a prompt needs its last token only). Leaves the attention output, not yet added, in f->y. */
+/* Embedding of n tokens at positions pos0.. into f->x, and their rows of the per-layer embeddings into f->ple. */
+void ash_fwd_embed(ash_fwd *f, const ash_token *t, int pos0, int n);
+/* Complete f->ple from f->x as embedded, before layer 0. Nothing to do for most models. */
+void ash_fwd_ple_inputs(ash_fwd *f, int n_tok);
+/* Attention half of layer il for n_tok tokens from position pos0, K and V stored in kv. `pending`: the layer whose output
+ * waits in f->y (-1: none) and is added first. Only tokens from `first` on are carried past the K/V store (the
+ * last layers of a prompt need its last token only). Leaves the attention output, not yet added, in f->y. */
 void ash_fwd_attn(ash_fwd *f, int il, const ash_kv *kv, int pos0, int n_tok, int first, int pending);
-/* FFN half for tokens [first, n_tok). attn_pending: f->y holds the attention output of this layer. Leaves the FFN
- * output in f->y. */
+/* FFN half, and the per-layer embedding stage where there is one, for tokens [first, n_tok). attn_pending: f->y holds the
+ * attention output of this layer. Leaves the last output, not yet added, in f->y. */
 void ash_fwd_ffn(ash_fwd *f, int il, int n_tok, int first, bool attn_pending);
-/* Add what waits in f->y of tokens [first, n_tok): the post norm of layer il given by `norm`, then the residual. */
-void ash_fwd_flush(ash_fwd *f, int il, ash_norm norm, int n_tok, int first);
+/* Add what waits in f->y of tokens [first, n_tok): layer il's attention output, or what ends the layer. */
+typedef enum { ASH_AFTER_ATTN, ASH_AFTER_LAYER } ash_flush;
+void ash_fwd_flush(ash_fwd *f, int il, ash_flush what, int n_tok, int first);
+/* Final-normed states of tokens [first, first + n) of the residual stream, in f->h. */
+void ash_fwd_hidden(ash_fwd *f, int first, int n);
 /* Logits of tokens [first, first + n) of the residual stream, soft-capped. Uses f->h. */
 void ash_fwd_head(ash_fwd *f, int first, int n, float *logits);
 

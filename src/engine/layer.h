@@ -9,21 +9,39 @@
 #include "model/model_int.h"
 
 /* Points where a matrix reads its input: normalised residual -> Q, K, V; attention result -> O; normalised residual ->
- * gate, up; activated product -> down. */
-typedef enum { ASH_TAP_ATTN_IN, ASH_TAP_O_IN, ASH_TAP_FFN_IN, ASH_TAP_DOWN_IN, ASH_TAP_COUNT } ash_tap_point;
-/* n_tok rows of K floats, stride ldx; valid during the call. */
-typedef void (*ash_layer_tap)(void *ctx, int layer, ash_tap_point p, const float *x, int64_t ldx, int n_tok, int K);
+ * gate, up; activated product -> down; the same for one expert; the router's input; inputs of the per-layer embedding
+ * stage's two matrices, and of the projection that makes its inputs (layer -1). */
+typedef enum {
+    ASH_TAP_ATTN_IN,
+    ASH_TAP_O_IN,
+    ASH_TAP_FFN_IN,
+    ASH_TAP_DOWN_IN,
+    ASH_TAP_ROUTER_IN,
+    ASH_TAP_EXP_IN,
+    ASH_TAP_EXP_DOWN_IN,
+    ASH_TAP_PLE_IN,
+    ASH_TAP_PLE_PROJ_IN,
+    ASH_TAP_PLE_MODEL_IN,
+    ASH_TAP_COUNT
+} ash_tap_point;
+/* n_tok rows of K floats, stride ldx; valid during the call. `expert`: 0 but for the expert points. */
+typedef void (*ash_layer_tap)(void *ctx, int layer, ash_tap_point p, int expert, const float *x, int64_t ldx, int n_tok, int K);
 /* The tap point whose input the role's matrix reads. */
 ash_tap_point ash_role_tap(ash_role role);
 
-/* Residual stream entering layer 0: x[n][n_embd], embedding scale applied. Ids must be in range. */
+/* A sequence between layers: the residual stream x[n][n_embd], and right after it what later layers need of earlier ones
+ * (per-layer embedding inputs, lent keys and values): nothing for most models. Floats of all, a multiple of 16. */
+size_t ash_layer_state_floats(const ash_model *m, int n_tok);
+
+/* The state entering layer 0, embedding scale applied. Ids must be in range. */
 void ash_embed_tokens(const ash_model *m, const ash_kern *k, const ash_token *t, int n, float *x);
 
 /* Floats of scratch that ash_layer_apply and ash_final_norm need for a sequence of n_tok. 64-byte aligned, please. */
 size_t ash_layer_scratch_floats(const ash_model *m, int n_tok);
 
-/* Residual stream x[n_tok][n_embd] entering the layer -> leaving it, in place. One sequence at positions 0..n_tok-1.
- * packed[role]: ash_mm_pack of the matrix (or of any other matrix of that shape). tap may be NULL. Float32 K and V.
+/* Residual stream entering the layer -> leaving it, in place (x: a state as above). One sequence at positions 0..n_tok-1.
+ * packed[role]: ash_mm_pack of the matrix (or of any other matrix of that shape), NULL where the layer has none; experts and
+ * the matrices of the per-layer embedding are read from the file. Layers in order. tap may be NULL. Float32 K and V.
  * Same bits as a session at ASH_PREC_EXACT. */
 void ash_layer_apply(const ash_model *m, const ash_kern *k, int layer, const float *const packed[ASH_W_COUNT], float *x, int n_tok,
                      float *scratch, ash_layer_tap tap, void *ctx);

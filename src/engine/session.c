@@ -2,10 +2,12 @@
  * what of the old timeline can stay is decided here and in kv.c, the rest is computed in batches by fwd.c. */
 #include "ashlar/engine.h"
 #include "engine/kv.h"
+#include "model/adapter.h"
 
+#include <math.h>
 #include <unistd.h>
 
-enum { DEFAULT_CTX = 4096, DEFAULT_BATCH = 512, HEAD_BYTES = 32 << 20, HEAD_TOK = 64 };
+enum { DEFAULT_CTX = 4096, DEFAULT_BATCH = 512, HEAD_BYTES = 32 << 20, HEAD_TOK = 64, MAX_ADAPTERS = 64 };
 
 struct ash_session {
     ash_model *m;
@@ -14,12 +16,13 @@ struct ash_session {
     ash_fwd fwd;
     ash_kvcache kv;
     uint32_t n_ctx, n_batch;
-    ash_token *tokens;  /* n_ctx */
-    size_t n_tokens;    /* the timeline; kv.n <= n_tokens of it are computed */
-    float *logits;      /* head_tok rows; row 0 is the last token's */
+    ash_token *tokens; /* n_ctx */
+    size_t n_tokens;   /* the timeline; kv.n <= n_tokens of it are computed */
+    float *logits;     /* head_tok rows; row 0 is the last token's */
     int head_tok;
     bool have_logits;
-    float *mem;         /* fwd's buffers */
+    ash_lora_use *lora;
+    float *mem; /* fwd's buffers */
     void *mm_mem, *attn_mem;
     uint64_t bytes;
 };
@@ -28,7 +31,16 @@ ash_session_opts ash_session_defaults(void) { return (ash_session_opts){.precisi
 
 static uint64_t round64(uint64_t n) { return (n + 63) / 64 * 64; }
 
-static int widest(const ash_hparams *hp) { return ASH_MAX(hp->n_embd, ASH_MAX(hp->max_q, hp->max_ff)); }
+/* Adapters of the options, checked; *max_rank of all. */
+static ash_status take_adapters(ash_session *s, const ash_session_opts *o, ash_error *err) {
+    s->lora = ash_calloc((size_t)o->n_adapters, sizeof *s->lora);
+    if (!s->lora) return ash_fail(err, ASH_E_NOMEM, "out of memory for %d adapters", o->n_adapters);
+    for (int i = 0; i < o->n_adapters; i++) {
+        if (o->adapters[i]->m != s->m) return ash_fail(err, ASH_E_USAGE, "adapter %d was loaded for another model", i + 1);
+        s->lora[i] = (ash_lora_use){o->adapters[i], o->adapter_scales ? o->adapter_scales[i] : 1.0f};
+    }
+    return ASH_OK;
+}
 
 ash_status ash_session_new(ash_session **out, ash_model *m, const ash_session_opts *opts, ash_error *err) {
     *out = NULL;
@@ -37,19 +49,29 @@ ash_status ash_session_new(ash_session **out, ash_model *m, const ash_session_op
     const ash_hparams *hp = &m->hp;
     if (!o.n_ctx) o.n_ctx = (uint32_t)ASH_MIN(hp->n_ctx_train, DEFAULT_CTX);
     if (!o.n_batch) o.n_batch = DEFAULT_BATCH;
+    if (!hp->causal) o.n_batch = o.n_ctx; /* every token sees all others */
     o.n_batch = ASH_MIN(o.n_batch, o.n_ctx);
     if (!o.n_threads) o.n_threads = ash_cpu_count();
     if (!o.snapshot_bytes) o.snapshot_bytes = 64u << 20;
     if (o.n_ctx > (1u << 28) || o.n_batch > (1u << 20))
         return ash_fail(err, ASH_E_LIMIT, "a context of %u tokens in batches of %u is too large", o.n_ctx, o.n_batch);
-    if (o.n_threads < 1 || o.n_threads > 1024) return ash_fail(err, ASH_E_USAGE, "%d threads asked for; 1 to 1024 are possible", o.n_threads);
+    if (o.n_threads < 1 || o.n_threads > 1024)
+        return ash_fail(err, ASH_E_USAGE, "%d threads asked for; 1 to 1024 are possible", o.n_threads);
+
+    if (hp->n_pos && o.n_ctx > (uint32_t)hp->n_pos)
+        return ash_fail(err, ASH_E_LIMIT, "a context of %u tokens: the model has %d positions", o.n_ctx, hp->n_pos);
+    if (o.n_adapters < 0 || o.n_adapters > MAX_ADAPTERS)
+        return ash_fail(err, ASH_E_USAGE, "%d adapters; at most %d are possible", o.n_adapters, (int)MAX_ADAPTERS);
+    int max_rank = 0;
+    for (int i = 0; i < o.n_adapters; i++) max_rank = ASH_MAX(max_rank, o.adapters[i]->max_rank);
 
     const bool fast = o.precision == ASH_PREC_FAST;
     const uint64_t kv_bytes = ash_kvcache_bytes(m, o.n_ctx, o.n_batch, fast, o.snapshot_bytes);
-    const uint64_t fwd_bytes = ash_fwd_floats(m, (int)o.n_batch, fast) * sizeof(float);
+    ash_fwd count;
+    const uint64_t fwd_bytes = ash_fwd_place(&count, m, (int)o.n_batch, fast, max_rank, NULL) * sizeof(float);
     const uint64_t row_bytes = (uint64_t)hp->n_vocab * sizeof(float);
     int head_tok = (int)ASH_MIN(ASH_MAX(HEAD_BYTES / row_bytes, 1), (uint64_t)ASH_MIN((uint32_t)HEAD_TOK, o.n_batch));
-    const uint64_t mm_bytes = round64(ash_mm_scratch_bytes(widest(hp)));
+    const uint64_t mm_bytes = round64(ash_mm_scratch_bytes(ASH_MAX(ash_fwd_widest(hp), max_rank)));
     const uint64_t attn_bytes = round64(ash_attn_scratch_bytes(hp->max_head_dim, hp->max_head, (int)o.n_ctx));
     const uint64_t total = kv_bytes + fwd_bytes + row_bytes * (uint64_t)head_tok + (mm_bytes + attn_bytes) * (uint64_t)o.n_threads +
                            (uint64_t)o.n_ctx * sizeof(ash_token);
@@ -69,6 +91,7 @@ ash_status ash_session_new(ash_session **out, ash_model *m, const ash_session_op
     s->k = ash_kern_get(level);
     ASH_TRY_GOTO(ash_pool_new(&s->pool, o.n_threads, err), fail);
     ASH_TRY_GOTO(ash_kvcache_init(&s->kv, m, o.n_ctx, o.n_batch, fast, o.snapshot_bytes, err), fail);
+    ASH_TRY_GOTO(take_adapters(s, &o, err), fail);
     s->tokens = ash_alloc((size_t)o.n_ctx * sizeof *s->tokens);
     s->logits = ash_alloc_aligned(row_bytes * (uint64_t)head_tok, 64);
     s->mem = ash_alloc_aligned(fwd_bytes, 64);
@@ -83,11 +106,13 @@ ash_status ash_session_new(ash_session **out, ash_model *m, const ash_session_op
                        .pool = s->pool,
                        .mode = fast ? ASH_MM_FAST : ASH_MM_EXACT,
                        .kv_f16 = fast,
+                       .lora = s->lora,
+                       .n_lora = o.n_adapters,
                        .mm_scratch = s->mm_mem,
                        .mm_scratch_bytes = mm_bytes,
                        .attn_scratch = s->attn_mem,
                        .attn_scratch_bytes = attn_bytes};
-    ash_fwd_place(&s->fwd, m, (int)o.n_batch, fast, s->mem);
+    ash_fwd_place(&s->fwd, m, (int)o.n_batch, fast, max_rank, s->mem);
     *out = s;
     return ASH_OK;
 fail:
@@ -100,6 +125,7 @@ void ash_session_free(ash_session *s) {
     ash_pool_free(s->pool);
     ash_kvcache_free(&s->kv);
     ash_free(s->tokens);
+    ash_free(s->lora);
     ash_free(s->logits);
     ash_free(s->mem);
     ash_free(s->mm_mem);
@@ -110,23 +136,36 @@ void ash_session_free(ash_session *s) {
 
 /* ---- computing ---- */
 /* One batch: tokens[pos .. pos + n), KV already holding everything before. Only tokens from `first` on leave the last
- * layer. Their residual streams are in fwd.x afterwards. */
+ * layer; they alone pass the layers that store no K and V of their own at the end. Their residual streams are in fwd.x
+ * afterwards. */
 static void run_batch(ash_session *s, const ash_token *tokens, int pos, int n, int first) {
     ash_fwd *f = &s->fwd;
     const int L = s->m->hp.n_layer;
-    ash_fwd_embed(f, tokens, n);
+    ash_fwd_embed(f, tokens, pos, n);
+    ash_fwd_ple_inputs(f, n);
     ash_fwd_rope(f, pos, n);
     for (int il = 0; il < L; il++) {
-        int from = il == L - 1 ? first : 0;
+        int from = il >= s->m->hp.last_kv ? first : 0;
         ash_fwd_attn(f, il, &s->kv.layers[il], pos, n, from, il - 1);
         ash_fwd_ffn(f, il, n, from, true);
     }
-    ash_fwd_flush(f, L - 1, ASH_N_POST_FFN, n, first);
+    ash_fwd_flush(f, L - 1, ASH_AFTER_LAYER, n, first);
     ash_kvcache_grow(&s->kv, (size_t)n);
+}
+
+/* LongRoPE: a timeline of n tokens is rotated with one set of factors throughout, so crossing the original context, either
+ * way, makes all keys anew. The result is then that of a fresh session, however the timeline came about. */
+static void choose_rope(ash_session *s, size_t n) {
+    const int after = s->m->hp.rope_long_after;
+    const bool far = after && n > (size_t)after;
+    if (far == s->fwd.rope_long) return;
+    s->fwd.rope_long = far;
+    ash_kvcache_clear(&s->kv);
 }
 
 /* From kv.n to the end of the timeline, then the last token's logits. */
 static void catch_up(ash_session *s) {
+    choose_rope(s, s->n_tokens);
     while (s->kv.n < s->n_tokens) {
         size_t pos = s->kv.n, n = ASH_MIN(s->n_tokens - pos, (size_t)s->n_batch);
         bool last = pos + n == s->n_tokens;
@@ -134,6 +173,11 @@ static void catch_up(ash_session *s) {
         if (last) ash_fwd_head(&s->fwd, (int)n - 1, 1, s->logits);
     }
     s->have_logits = true;
+}
+
+static ash_status check_generates(const ash_session *s, ash_error *err) {
+    if (s->m->hp.causal) return ASH_OK;
+    return ash_fail(err, ASH_E_UNSUPPORTED, "architecture %s makes embeddings, it does not predict tokens", ash_model_arch(s->m));
 }
 
 static ash_status check_tokens(const ash_session *s, const ash_token *t, size_t from, size_t n, ash_error *err) {
@@ -150,6 +194,7 @@ static ash_status check_length(const ash_session *s, size_t n, ash_error *err) {
 
 ash_status ash_session_sync(ash_session *s, const ash_token *tokens, size_t n, size_t *reused, ash_error *err) {
     if (n < 1) return ash_fail(err, ASH_E_USAGE, "a timeline needs at least one token");
+    ASH_TRY(check_generates(s, err));
     ASH_TRY(check_length(s, n, err));
     size_t same = 0, most = ASH_MIN(n, s->n_tokens);
     while (same < most && s->tokens[same] == tokens[same]) same++;
@@ -158,6 +203,7 @@ ash_status ash_session_sync(ash_session *s, const ash_token *tokens, size_t n, s
         if (reused) *reused = n;
         return ASH_OK;
     }
+    choose_rope(s, n);
     size_t base = ash_kvcache_back(&s->kv, ASH_MIN(same, n - 1), same);
     memmove(s->tokens + same, tokens + same, (n - same) * sizeof *tokens);
     s->n_tokens = n;
@@ -167,6 +213,7 @@ ash_status ash_session_sync(ash_session *s, const ash_token *tokens, size_t n, s
 }
 
 ash_status ash_session_append(ash_session *s, ash_token t, ash_error *err) {
+    ASH_TRY(check_generates(s, err));
     ASH_TRY(check_length(s, s->n_tokens + 1, err));
     ASH_TRY(check_tokens(s, &t, 0, 1, err));
     s->tokens[s->n_tokens++] = t;
@@ -189,29 +236,81 @@ ash_status ash_session_mark(ash_session *s, ash_error *err) {
     return ASH_OK;
 }
 
-ash_status ash_session_eval_all(ash_session *s, const ash_token *tokens, size_t n, size_t first, ash_logits_sink sink, void *ctx,
-                                ash_error *err) {
+/* All positions >= first of a fresh timeline: logits, or hidden states. */
+static ash_status eval(ash_session *s, const ash_token *tokens, size_t n, size_t first, bool hidden, ash_logits_sink sink, void *ctx,
+                       ash_error *err) {
     ASH_TRY(check_length(s, n, err));
     ASH_TRY(check_tokens(s, tokens, 0, n, err));
     ash_kvcache_clear(&s->kv);
+    choose_rope(s, n);
     s->n_tokens = 0;
     s->have_logits = false;
+    const size_t cols = (size_t)(hidden ? s->m->hp.n_embd : s->m->hp.n_vocab);
     ash_status st = ASH_OK;
     for (size_t pos = 0; pos < n && st == ASH_OK;) {
         int nb = (int)ASH_MIN(n - pos, (size_t)s->n_batch);
         int from = first > pos ? (int)ASH_MIN(first - pos, (size_t)nb) : 0;
         run_batch(s, tokens + pos, (int)pos, nb, from);
+        if (hidden) ash_fwd_hidden(&s->fwd, from, nb - from);
         for (int t = from; t < nb && st == ASH_OK;) {
-            int c = ASH_MIN(nb - t, s->head_tok);
-            ash_fwd_head(&s->fwd, t, c, s->logits);
-            for (int i = 0; i < c && st == ASH_OK; i++)
-                st = sink(ctx, pos + (size_t)(t + i), s->logits + (size_t)i * (size_t)s->m->hp.n_vocab, err);
+            int c = hidden ? nb - t : ASH_MIN(nb - t, s->head_tok);
+            if (!hidden) ash_fwd_head(&s->fwd, t, c, s->logits);
+            const float *rows = hidden ? s->fwd.h + (size_t)t * cols : s->logits;
+            for (int i = 0; i < c && st == ASH_OK; i++) st = sink(ctx, pos + (size_t)(t + i), rows + (size_t)i * cols, err);
             t += c;
         }
         pos += (size_t)nb;
     }
     ash_kvcache_clear(&s->kv);
     return st;
+}
+
+ash_status ash_session_eval_all(ash_session *s, const ash_token *tokens, size_t n, size_t first, ash_logits_sink sink, void *ctx,
+                                ash_error *err) {
+    ASH_TRY(check_generates(s, err));
+    return eval(s, tokens, n, first, false, sink, ctx, err);
+}
+
+ash_status ash_session_eval_hidden(ash_session *s, const ash_token *tokens, size_t n, size_t first, ash_logits_sink sink, void *ctx,
+                                   ash_error *err) {
+    return eval(s, tokens, n, first, true, sink, ctx, err);
+}
+
+/* ---- one vector for a text ---- */
+typedef struct {
+    float *out;
+    int n_embd;
+} pool_ctx;
+
+static ash_status add_state(void *ctx, size_t pos, const float *h, ash_error *err) {
+    (void)pos, (void)err;
+    pool_ctx *p = ctx;
+    for (int i = 0; i < p->n_embd; i++) p->out[i] += h[i];
+    return ASH_OK;
+}
+
+static ash_status keep_first(void *ctx, size_t pos, const float *h, ash_error *err) {
+    (void)err;
+    pool_ctx *p = ctx;
+    if (pos == 0) memcpy(p->out, h, (size_t)p->n_embd * sizeof *h);
+    return ASH_OK;
+}
+
+ash_status ash_session_embed(ash_session *s, const ash_token *tokens, size_t n, ash_embed_pooling pooling, float *out, ash_error *err) {
+    const int e = s->m->hp.n_embd;
+    if (n < 1) return ash_fail(err, ASH_E_USAGE, "an embedding needs at least one token");
+    if (pooling == ASH_EMBED_AUTO) {
+        ash_pool_kind k = s->m->hp.pooling;
+        pooling = k == ASH_POOL_CLS ? ASH_EMBED_FIRST : k == ASH_POOL_LAST ? ASH_EMBED_LAST : ASH_EMBED_MEAN;
+    }
+    pool_ctx p = {out, e};
+    memset(out, 0, (size_t)e * sizeof *out);
+    ASH_TRY(eval(s, tokens, n, pooling == ASH_EMBED_LAST ? n - 1 : 0, true, pooling == ASH_EMBED_FIRST ? keep_first : add_state, &p, err));
+    double sq = 0;
+    for (int i = 0; i < e; i++) sq += (double)out[i] * (double)out[i];
+    const double inv = sq > 0 ? 1.0 / sqrt(sq) : 0; /* the mean's 1/n goes the same way */
+    for (int i = 0; i < e; i++) out[i] = (float)((double)out[i] * inv);
+    return ASH_OK;
 }
 
 /* ---- looking ---- */

@@ -37,7 +37,8 @@ typedef struct {
     const ash_fwd_job *j;
     int layer;
     const float *packed[ASH_W_COUNT];
-    float *x;         /* [chunk][n_ctx][n_embd] */
+    float *x;         /* per chunk a layer state (layer.h): n_ctx rows of n_embd first */
+    size_t per;       /* its floats */
     float *scratch;   /* per thread */
     size_t scratch_floats;
     float *hidden;
@@ -48,7 +49,7 @@ static size_t round16(size_t n) { return (n + 15) / 16 * 16; }
 static void embed_part(void *ctx, int64_t begin, int64_t end, int ith) {
     (void)ith;
     fwd_ctx *f = ctx;
-    size_t per = (size_t)f->j->n_ctx * (size_t)f->j->m->hp.n_embd;
+    const size_t per = f->per;
     for (int64_t c = begin; c < end; c++)
         ash_embed_tokens(f->j->m, f->e->k, f->j->tok + (size_t)c * f->j->n_ctx, (int)f->j->n_ctx, f->x + (size_t)c * per);
 }
@@ -56,7 +57,7 @@ static void embed_part(void *ctx, int64_t begin, int64_t end, int ith) {
 static void layer_part(void *ctx, int64_t begin, int64_t end, int ith) {
     fwd_ctx *f = ctx;
     const ash_watch *w = f->j->watch;
-    size_t per = (size_t)f->j->n_ctx * (size_t)f->j->m->hp.n_embd;
+    const size_t per = f->per;
     for (int64_t c = begin; c < end; c++)
         ash_layer_apply(f->j->m, f->e->k, f->layer, f->packed, f->x + (size_t)c * per, (int)f->j->n_ctx,
                         f->scratch + (size_t)ith * f->scratch_floats, w ? w->tap : NULL,
@@ -68,7 +69,7 @@ static void norm_part(void *ctx, int64_t begin, int64_t end, int ith) {
     fwd_ctx *f = ctx;
     size_t E = (size_t)f->j->m->hp.n_embd, n = f->j->end - f->j->first;
     for (int64_t c = begin; c < end; c++)
-        ash_final_norm(f->j->m, f->e->k, f->x + ((size_t)c * f->j->n_ctx + f->j->first) * E, (int)n, f->hidden + (size_t)c * n * E);
+        ash_final_norm(f->j->m, f->e->k, f->x + (size_t)c * f->per + (size_t)f->j->first * E, (int)n, f->hidden + (size_t)c * n * E);
 }
 
 static size_t layer_floats(const ash_model *m, int l) {
@@ -84,20 +85,22 @@ static size_t max_layer_floats(const ash_model *m) {
 }
 
 uint64_t ash_fwd_bytes(const ash_exec *e, const ash_model *m, uint32_t n_ctx, uint32_t n_chunks) {
-    return 4 * ((uint64_t)n_ctx * n_chunks * (uint64_t)m->hp.n_embd + max_layer_floats(m) +
+    return 4 * ((uint64_t)n_chunks * ash_layer_state_floats(m, (int)n_ctx) + max_layer_floats(m) +
                 (uint64_t)e->n_threads * round16(ash_layer_scratch_floats(m, (int)n_ctx)));
 }
 
 ash_status ash_fwd_chunks(const ash_exec *e, const ash_fwd_job *j, float *hidden, ash_error *err) {
     ash_status st = ASH_OK;
     const ash_model *m = j->m;
+    if (!m->hp.causal) return ash_fail(err, ASH_E_UNSUPPORTED, "architecture %s does not predict tokens", ash_model_arch(m));
     for (size_t i = 0; i < (size_t)j->n_ctx * j->n_chunks; i++)
         if (j->tok[i] < 0 || j->tok[i] >= m->hp.n_vocab)
             return ash_fail(err, ASH_E_RANGE, "token %d at %zu is outside the model's vocabulary of %d", (int)j->tok[i], i, m->hp.n_vocab);
     fwd_ctx f = {.e = e, .j = j, .hidden = hidden};
     f.scratch_floats = round16(ash_layer_scratch_floats(m, (int)j->n_ctx));
     float *pack = ash_alloc_aligned(max_layer_floats(m) * sizeof(float), 64);
-    f.x = ash_alloc_aligned((size_t)j->n_chunks * j->n_ctx * (size_t)m->hp.n_embd * sizeof(float), 64);
+    f.per = ash_layer_state_floats(m, (int)j->n_ctx);
+    f.x = ash_alloc_aligned((size_t)j->n_chunks * f.per * sizeof(float), 64);
     f.scratch = ash_alloc_aligned((size_t)e->n_threads * f.scratch_floats * sizeof(float), 64);
     if (!pack || !f.x || !f.scratch) {
         st = ash_fail(err, ASH_E_NOMEM, "out of memory for %u chunks of %u tokens", j->n_chunks, j->n_ctx);

@@ -63,8 +63,8 @@ void ash_sweep_units_free(ash_sweep_unit *u) { ash_free(u); }
 static ash_status check_units(const ash_model *m, const ash_sweep_unit *u, size_t n, ash_error *err) {
     const uint32_t tables = 1u << ASH_ROLE_EMBD | 1u << ASH_ROLE_OUTPUT;
     if (n == 0 || n > 1u << 20) return ash_fail(err, ASH_E_USAGE, "%zu units to sweep is not possible", n);
-    for (int l = 0; l < m->hp.n_layer; l++)
-        if (m->layers[l].kv_layer != l) return ash_fail(err, ASH_E_UNSUPPORTED, "layer %d shares its keys and values: the sweep does not know that yet", l);
+    char why[80];
+    if (!ash_model_plain(m, why, sizeof why)) return ash_fail(err, ASH_E_UNSUPPORTED, "%s: the sweep does not know that yet", why);
     for (size_t i = 0; i < n; i++) {
         if (u[i].roles == 0 || u[i].roles >= 1u << ASH_ROLE_COUNT || u[i].layer < -1 || u[i].layer >= m->hp.n_layer)
             return ash_fail(err, ASH_E_USAGE, "unit %zu: layer %d, roles 0x%x are not in this model", i, u[i].layer, u[i].roles);

@@ -1,6 +1,5 @@
-/* model.c - load a GGUF as a model: find the architecture, read hyperparameters, bind every tensor with its shape
- * checked. A tensor of the file that the architecture does not know is an error: leaving it out would give wrong
- * results without a word. Weights stay in the mapping. */
+/* model.c - load a GGUF as a model: find the architecture, read hyperparameters, bind the tensors; and what others may
+ * ask of a loaded model. */
 #include "model/arch.h"
 
 #include <pthread.h>
@@ -12,125 +11,12 @@ struct ash_model_lazy {
     ash_vocab *vocab;
 };
 
-/* Bound so far, to find the tensors nobody asked for. */
-typedef struct {
-    ash_model *m;
-    size_t n_bound;
-    bool *bound; /* by tensor index */
-} binder;
-
-static const ash_gguf_tensor *find(binder *b, const char *name, bool needed, ash_error *err) {
-    const ash_gguf_tensor *t = ash_gguf_find_tensor(b->m->gguf, name);
-    if (!t) {
-        if (needed) ash_fail(err, ASH_E_FORMAT, "tensor %s is missing", name);
-        return NULL;
-    }
-    b->bound[t - ash_gguf_tensor_at(b->m->gguf, 0)] = true;
-    return t;
-}
-
-static ash_status bind_mat(binder *b, const char *name, int64_t n_rows, int64_t n_cols, ash_mat *out, const char **out_name, ash_error *err) {
-    const ash_gguf_tensor *t = find(b, name, true, err);
-    if (!t) return ASH_E_FORMAT;
-    if (t->n_dims != 2 || t->ne[0] != (uint64_t)n_cols || t->ne[1] != (uint64_t)n_rows)
-        return ash_fail(err, ASH_E_FORMAT, "tensor %s is %llu x %llu in %d dims; %lld x %lld is expected", name, (unsigned long long)t->ne[1],
-                        (unsigned long long)t->ne[0], t->n_dims, (long long)n_rows, (long long)n_cols);
-    const ash_dtype_info *d = ash_dtype_get(t->type);
-    uint64_t rb = d ? ash_dtype_row_bytes(t->type, t->ne[0]) : 0;
-    bool number = d && (d->quantized || t->type == ASH_F32 || t->type == ASH_F16 || t->type == ASH_BF16);
-    if (!rb || !number || t->n_bytes != rb * t->ne[1])
-        return ash_fail(err, ASH_E_UNSUPPORTED, "tensor %s: type %s is no weight type", name, ash_dtype_name(t->type));
-    *out = (ash_mat){t->type, t->data, (size_t)rb, n_rows, (int)n_cols};
-    *out_name = t->name;
-    return ASH_OK;
-}
-
-/* A vector as aligned float32: in place when it is, else a copy in the arena. */
-static ash_status bind_vec(binder *b, const char *name, int64_t n, const float **out, ash_error *err) {
-    const ash_gguf_tensor *t = find(b, name, true, err);
-    if (!t) return ASH_E_FORMAT;
-    if (t->n_dims != 1 || t->ne[0] != (uint64_t)n)
-        return ash_fail(err, ASH_E_FORMAT, "tensor %s has %llu values in %d dims; %lld are expected", name, (unsigned long long)t->ne[0],
-                        t->n_dims, (long long)n);
-    if (t->type == ASH_F32 && (uintptr_t)t->data % sizeof(float) == 0) {
-        *out = (const float *)(const void *)t->data;
-        return ASH_OK;
-    }
-    if (t->type != ASH_F32 && t->type != ASH_F16 && t->type != ASH_BF16)
-        return ash_fail(err, ASH_E_UNSUPPORTED, "tensor %s: a vector of type %s is not supported", name, ash_dtype_name(t->type));
-    float *p = ash_arena_alloc(&b->m->arena, (size_t)n * sizeof(float));
-    if (!p) return ash_fail(err, ASH_E_NOMEM, "out of memory for tensor %s", name);
-    if (!ash_dtype_decode(t->type, t->data, p, (uint64_t)n)) return ash_fail(err, ASH_E_INTERNAL, "tensor %s cannot be decoded", name);
-    *out = p;
-    return ASH_OK;
-}
-
-static const char *const k_role_names[ASH_W_COUNT] = {
-#define X(role, name) name,
-    ASH_ROLE_LIST(X)
-#undef X
-};
-static const char *const k_norm_names[ASH_N_COUNT] = {
-#define X(id, name) name,
-    ASH_NORM_LIST(X)
-#undef X
-};
-
-static ash_status bind_layer(binder *b, int il, ash_error *err) {
-    ash_model *m = b->m;
-    ash_layer *l = &m->layers[il];
-    const int64_t e = m->hp.n_embd, q = (int64_t)l->n_head * l->head_dim, kv = (int64_t)l->n_head_kv * l->head_dim, ff = l->n_ff;
-    const int64_t shape[ASH_W_COUNT][2] = {[ASH_W_Q] = {q, e},     [ASH_W_K] = {kv, e},  [ASH_W_V] = {kv, e},   [ASH_W_O] = {e, q},
-                                           [ASH_W_GATE] = {ff, e}, [ASH_W_UP] = {ff, e}, [ASH_W_DOWN] = {e, ff}};
-    char name[96];
-    for (int r = 0; r < ASH_W_COUNT; r++) {
-        snprintf(name, sizeof name, "blk.%d.%s.weight", il, k_role_names[r]);
-        ASH_TRY(bind_mat(b, name, shape[r][0], shape[r][1], &l->w[r], &l->name[r], err));
-    }
-    const bool has[ASH_N_COUNT] = {[ASH_N_ATTN] = true,
-                                   [ASH_N_Q] = m->arch->qk_norm,
-                                   [ASH_N_K] = m->arch->qk_norm,
-                                   [ASH_N_POST_ATTN] = m->arch->post_norm,
-                                   [ASH_N_FFN] = true,
-                                   [ASH_N_POST_FFN] = m->arch->post_norm};
-    for (int i = 0; i < ASH_N_COUNT; i++) {
-        if (!has[i]) continue;
-        snprintf(name, sizeof name, "blk.%d.%s.weight", il, k_norm_names[i]);
-        ASH_TRY(bind_vec(b, name, i == ASH_N_Q || i == ASH_N_K ? l->head_dim : e, &l->norm[i], err));
-    }
-    return ASH_OK;
-}
-
-static ash_status bind_all(binder *b, ash_error *err) {
-    ash_model *m = b->m;
-    const ash_gguf_tensor *t = find(b, "token_embd.weight", true, err);
-    if (!t) return ASH_E_FORMAT;
-    if (t->n_dims != 2 || t->ne[1] < 1 || t->ne[1] > INT32_MAX)
-        return ash_fail(err, ASH_E_FORMAT, "tensor token_embd.weight must have two dims and at most 2^31 rows");
-    m->hp.n_vocab = (int)t->ne[1];
-    ASH_TRY(bind_mat(b, "token_embd.weight", m->hp.n_vocab, m->hp.n_embd, &m->embd, &m->embd_name, err));
-    m->tied = !find(b, "output.weight", false, NULL);
-    m->head = m->embd;
-    m->head_name = m->embd_name;
-    if (!m->tied) ASH_TRY(bind_mat(b, "output.weight", m->hp.n_vocab, m->hp.n_embd, &m->head, &m->head_name, err));
-    ASH_TRY(bind_vec(b, "output_norm.weight", m->hp.n_embd, &m->out_norm, err));
-    for (int il = 0; il < m->hp.n_layer; il++) ASH_TRY(bind_layer(b, il, err));
-    find(b, "rope_freqs.weight", false, NULL);
-    for (size_t i = 0; i < ash_gguf_n_tensors(m->gguf); i++)
-        if (!b->bound[i])
-            return ash_fail(err, ASH_E_UNSUPPORTED, "tensor %s is not known to architecture %s", ash_gguf_tensor_at(m->gguf, i)->name,
-                            m->arch->name);
-    return ASH_OK;
-}
-
 ash_status ash_model_load(ash_model **out, const char *path, ash_error *err) {
     *out = NULL;
     ash_status st;
-    binder b = {0};
     ash_model *m = ash_calloc(1, sizeof *m);
     if (!m) return ash_fail(err, ASH_E_NOMEM, "out of memory for a model");
     atomic_init(&m->refs, 1);
-    b.m = m;
     m->lazy = ash_calloc(1, sizeof *m->lazy);
     if (!m->lazy) {
         st = ash_fail(err, ASH_E_NOMEM, "out of memory for a model");
@@ -146,25 +32,18 @@ ash_status ash_model_load(ash_model **out, const char *path, ash_error *err) {
     }
     m->arch = ash_arch_find(arch.p, arch.n);
     if (!m->arch) {
-        char names[128];
+        char names[256];
         st = ash_fail(err, ASH_E_UNSUPPORTED, "architecture \"%.*s\" is not supported (known: %s)", (int)ASH_MIN(arch.n, 60), arch.p,
                       ash_arch_names(names, sizeof names));
         goto fail;
     }
     ASH_TRY_GOTO(ash_hparams_read(m, err), fail);
-    b.bound = ash_calloc(ash_gguf_n_tensors(m->gguf), sizeof *b.bound);
-    if (!b.bound) {
-        st = ash_fail(err, ASH_E_NOMEM, "out of memory for the tensor list");
-        goto fail;
-    }
-    ASH_TRY_GOTO(bind_all(&b, err), fail);
+    ASH_TRY_GOTO(ash_bind_tensors(m, err), fail);
     ASH_TRY_GOTO(ash_rope_init(m, err), fail);
-    ash_free(b.bound);
     *out = m;
     return ASH_OK;
 fail:
     if (m->gguf && err) ash_error_prefix(err, "%s", path); /* opening has named it already */
-    ash_free(b.bound);
     ash_model_free(m);
     return st;
 }
@@ -201,9 +80,37 @@ int32_t ash_model_n_embd(const ash_model *m) { return m->hp.n_embd; }
 int32_t ash_model_n_vocab(const ash_model *m) { return m->hp.n_vocab; }
 int32_t ash_model_n_ctx_train(const ash_model *m) { return m->hp.n_ctx_train; }
 bool ash_model_tied(const ash_model *m) { return m->tied; }
+bool ash_model_generates(const ash_model *m) { return m->hp.causal; }
 
 const ash_mat *ash_model_mat(const ash_model *m, int layer, ash_role role) { return &m->layers[layer].w[role]; }
 const char *ash_model_mat_name(const ash_model *m, int layer, ash_role role) { return m->layers[layer].name[role]; }
 const ash_mat *ash_model_embd(const ash_model *m) { return &m->embd; }
 const ash_mat *ash_model_head(const ash_model *m) { return &m->head; }
-const char *ash_model_role_name(ash_role role) { return k_role_names[role]; }
+
+/* ---- what eval/delta.c repeats ---- */
+static const char *not_plain(const ash_model *m, int il) {
+    const ash_layer *l = &m->layers[il], *l0 = &m->layers[0];
+    if (l->moe) return "has experts";
+    if (l->kv_layer != il) return "shares another layer's keys and values";
+    if (m->hp.n_ple) return "has a per-layer embedding";
+    if (l->out_scale != 1.0f) return "scales its output";
+    if (l->v_norm || l->v_from_k) return "normalises its values";
+    if (l->rope == ASH_ROPE_NONE || m->hp.rope_long_after) return "has positions of another kind";
+    for (int r = 0; r < ASH_W_COUNT; r++) {
+        if (!l->w[r].data) return "has no gate or no values";
+        if (l->bias[r]) return "has biases";
+        if (l->w[r].n_rows != l0->w[r].n_rows || l->w[r].K != l0->w[r].K) return "has another shape than the first";
+        for (int o = 0; o < r; o++)
+            if (l->name[o] == l->name[r]) return "has fused matrices";
+    }
+    return NULL;
+}
+
+bool ash_model_plain(const ash_model *m, char *why, size_t cap) {
+    const char *no = NULL;
+    int il = 0;
+    if (!m->hp.causal || m->hp.layer_norm) no = "is an encoder's";
+    for (; !no && il < m->hp.n_layer; il++) no = not_plain(m, il);
+    if (no && why) snprintf(why, cap, "layer %d %s", ASH_MAX(il - 1, 0), no);
+    return !no;
+}

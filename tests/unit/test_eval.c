@@ -206,7 +206,8 @@ static void half_precision_states(void **state) {
 /* ---- importance ---- */
 typedef struct { double *sum; int layer; ash_tap_point p; } tap_sum;
 
-static void take(void *ctx, int layer, ash_tap_point p, const float *x, int64_t ldx, int n, int K) {
+static void take(void *ctx, int layer, ash_tap_point p, int expert, const float *x, int64_t ldx, int n, int K) {
+    (void)expert;
     tap_sum *s = ctx;
     if (layer != s->layer || p != s->p) return;
     for (int t = 0; t < n; t++)

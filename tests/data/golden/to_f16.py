@@ -17,7 +17,7 @@ for name, f in r.fields.items():
     w.add_key_value(name, f.contents(), t, sub_type=sub)
 for t in r.tensors:
     d = np.array(t.data)
-    if d.ndim == 2:
+    if d.ndim >= 2 and not any(x in t.name for x in ("ffn_gate_inp", "position_embd", "token_types")):
         h = d.astype(np.float16)
         assert np.array_equal(h.astype(np.float32), d), t.name
         d = h

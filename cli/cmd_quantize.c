@@ -8,15 +8,16 @@
 #include <jansson.h>
 #include <string.h>
 
-static const char *type_name, *recipe_path, *imatrix_path;
+static const char *type_name, *preset_name, *recipe_path, *imatrix_path;
 static int64_t widen;
 static bool strict, any_source, dry;
 
 static const opt_def options[] = {
     {OPT_STR, 0, "type", "TYPE", "One type for every matrix, tables included, e.g. Q4_K or IQ4_NL. Norms and biases stay as they are.", &type_name},
+    {OPT_STR, 0, "preset", "NAME", "The mix that llama-quantize makes under that name, e.g. Q4_K_M, Q2_K or IQ2_XXS: types by tensor and depth.", &preset_name},
     {OPT_STR, 0, "recipe", "FILE", "Types per tensor, from `ashlar plan` or written by hand (lines PATTERN = TYPE).", &recipe_path},
     {OPT_STR, 0, "imatrix", "FILE", "Importance matrix (`ashlar imatrix`): weights the encoders' error.", &imatrix_path},
-    {OPT_I64, 0, "widen", "N", "With --type: add zero channels until rows are multiples of N (256 for k-quants).", &widen},
+    {OPT_I64, 0, "widen", "N", "With --type or --preset: add zero channels until rows are multiples of N (256 for k-quants).", &widen},
     {OPT_FLAG, 0, "strict", NULL, "With --type: fail where the type does not fit a row, instead of using the named fallback.", &strict},
     {OPT_FLAG, 0, "any-source", NULL, "With --recipe: do not insist on the model the recipe was made for.", &any_source},
     {OPT_FLAG, 0, "dry-run", NULL, "Say what would be written, and its exact size; write nothing.", &dry},
@@ -24,7 +25,8 @@ static const opt_def options[] = {
 
 static const float *weights(void *ctx, const char *tensor, uint64_t n) { return ash_imatrix_weights(ctx, tensor, n); }
 
-static int print(const ash_bake_result *r, const char *in, const char *out, uint64_t source_bytes) {
+/* `preset`: the recipe of a preset, whose reasons name the stand-ins; or NULL. */
+static int print(const ash_bake_result *r, const ash_recipe *preset, const char *in, const char *out, uint64_t source_bytes) {
     char a[32], b[32];
     if (g_json) {
         json_t *o = json_pack("{s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:b}", "source", in, "file", dry ? "" : out, "source_bytes", (json_int_t)source_bytes, "bytes",
@@ -49,6 +51,10 @@ static int print(const ash_bake_result *r, const char *in, const char *out, uint
         copied += x->copied;
         if (x->fallback) printf("fallback: %s: rows of %llu weights do not fit %s, written as %s\n", x->name, (unsigned long long)x->ne0, ash_dtype_name((ash_dtype)x->asked), ash_dtype_name(x->to));
     }
+    for (size_t i = 0; preset && i < ash_recipe_n_rules(preset); i++) {
+        ash_recipe_rule x = ash_recipe_rule_at(preset, i);
+        if (*x.reason) printf("fallback: %s: %s %s\n", x.pattern, ash_dtype_name((ash_dtype)x.type), x.reason);
+    }
     for (int t = 0; t < ASH_DTYPE_MAX; t++)
         if (count[t]) printf("%-8s %4zu matrices  %10s\n", ash_dtype_name((ash_dtype)t), count[t], cli_bytes(bytes[t], a));
     if (copied) printf("%zu matrices already had their type and were copied\n", copied);
@@ -67,12 +73,16 @@ static int run(int argc, char **argv) {
     int rc = 0;
     ash_status st;
     (void)argc;
-    if (!type_name == !recipe_path) return cli_usage("give either --type or --recipe");
-    if (recipe_path && (widen || strict)) return cli_usage("--widen and --strict belong to --type; a recipe says itself whether to widen");
-    if (type_name && any_source) return cli_usage("--any-source belongs to --recipe");
+    ash_dtype t;
+    size_t preset = 0;
+    if (type_name && !preset_name && !ash_dtype_parse(type_name, &t) && ash_preset_find(type_name, &preset)) preset_name = type_name, type_name = NULL;
+    if (!!type_name + !!preset_name + !!recipe_path != 1) return cli_usage("give one of --type, --preset and --recipe");
+    if (preset_name && !ash_preset_find(preset_name, &preset)) return cli_usage("unknown preset \"%.40s\"", preset_name);
+    if (!type_name && strict) return cli_usage("--strict belongs to --type");
+    if (recipe_path && widen) return cli_usage("a recipe says itself whether to widen");
+    if (!recipe_path && any_source) return cli_usage("--any-source belongs to --recipe");
     if (widen < 0 || widen == 1 || widen > 65536) return cli_usage("--widen takes a block size such as 256");
     if (strcmp(argv[0], argv[1]) == 0) return cli_usage("the output would replace its own source");
-    ash_dtype t;
     if (type_name) {
         if (!ash_dtype_parse(type_name, &t)) return cli_usage("unknown type \"%.40s\"", type_name);
         if (!ash_quant_can(t)) return cli_usage("there is no encoder for %s", ash_dtype_name(t));
@@ -82,6 +92,10 @@ static int run(int argc, char **argv) {
     st = ash_gguf_open(&g, argv[0], &err);
     if (st == ASH_OK && recipe_path) st = ash_recipe_load(&recipe, recipe_path, &err);
     if (st == ASH_OK && imatrix_path) st = ash_imatrix_load(&im, imatrix_path, &err);
+    if (st == ASH_OK && preset_name) {
+        st = ash_preset_recipe(&recipe, preset, g, (uint32_t)widen, im != NULL, &err);
+        o.file_type = ash_preset_file_type(preset);
+    }
     if (st == ASH_OK) {
         o.recipe = recipe;
         o.widen = (uint32_t)widen;
@@ -93,7 +107,7 @@ static int run(int argc, char **argv) {
         st = dry ? ash_bake_dry(&r, g, &o, &err) : ash_bake(&r, g, argv[1], &o, &err);
         cli_progress_done();
     }
-    rc = st == ASH_OK ? print(&r, argv[0], argv[1], ash_gguf_file_bytes(g)) : cli_fail(&err, st);
+    rc = st == ASH_OK ? print(&r, recipe && preset_name ? recipe : NULL, argv[0], argv[1], ash_gguf_file_bytes(g)) : cli_fail(&err, st);
     ash_bake_result_free(&r);
     ash_imatrix_free(im);
     ash_recipe_free(recipe);
@@ -103,13 +117,16 @@ static int run(int argc, char **argv) {
 
 const ash_cmd cmd_quantize = {
     .name = "quantize",
-    .usage = "IN.gguf OUT.gguf --type TYPE | --recipe FILE",
-    .summary = "Write a GGUF with other types: one for all matrices, or a recipe.",
+    .usage = "IN.gguf OUT.gguf --type TYPE | --preset NAME | --recipe FILE",
+    .summary = "Write a GGUF with other types: one for all matrices, a stock preset, or a recipe.",
     .details = "Streams tensor by tensor into a file beside OUT, which is renamed at the end; the exact size is known before. Tensors that already "
                "have the wanted type are copied byte for byte.\n\n"
                "Types: F32 F16 BF16 Q8_0 Q6_K Q5_K Q5_1 Q5_0 Q4_K Q4_1 Q4_0 IQ4_NL IQ4_XS Q3_K IQ3_S IQ3_XXS Q2_K IQ2_S IQ2_XS IQ2_XXS IQ1_M IQ1_S. Types with blocks of 256 need rows that "
                "are multiples of 256; elsewhere --type uses the nearest type of at least the same bits with blocks of 32 (IQ4_NL, Q5_0, Q8_0) and says so, "
                "unless --strict, or --widen 256 makes the rows fit.\n\n"
+               "--preset NAME chooses each tensor's type as llama-quantize does for that name (so --preset Q2_K is a mix, --type Q2_K is not); a name "
+               "that is no type, such as Q4_K_M, may be given to --type as well. Names: Q2_K Q2_K_S Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K Q8_0 "
+               "Q4_0 Q4_1 Q5_0 Q5_1 IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ2_M IQ3_XXS IQ3_XS IQ3_S IQ3_M IQ4_XS IQ4_NL TQ1_0 TQ2_0 MXFP4_MOE Q1_0 Q2_0 F16 BF16 F32.\n\n"
                "A recipe is JSON or lines `PATTERN = TYPE`; the first rule that matches a tensor decides. A rule that decides nothing, and a type that "
                "does not fit, are errors.",
     .opts = options,

@@ -16,6 +16,7 @@ typedef struct {
     const ash_recipe *recipe;  /* with ASH_BAKE_RECIPE */
     uint32_t widen;            /* rows to multiples of this, 0: as they are; a recipe's own value is used with ASH_BAKE_RECIPE */
     bool strict;               /* `type` that does not fit a row: error instead of the named fallback */
+    uint32_t file_type;        /* general.file_type to write; 0: by the type that most bytes have */
     bool any_source;           /* do not compare the source with the recipe's model hash */
     ash_importance importance;
     int n_threads;             /* 0: all usable processors */

@@ -58,6 +58,17 @@ ASH_API void ash_recipe_text_free(char *s);
 /* `*` any run, `?` one byte, everything else itself. */
 ASH_API bool ash_glob(const char *pattern, const char *s);
 
+/* ---- stock presets: the mixes that llama-quantize knows by name (docs/formats/presets.md) ---- */
+ASH_API size_t ash_preset_count(void);
+ASH_API const char *ash_preset_name(size_t preset); /* "Q4_K_M" */
+ASH_API bool ash_preset_find(const char *name, size_t *preset); /* case-insensitive; Q3_K, Q4_K, Q5_K mean their _M */
+ASH_API uint32_t ash_preset_file_type(size_t preset); /* general.file_type */
+/* False for one-bit and ternary presets and those for special training (IQ1, TQ, Q1_0, Q2_0, MXFP4_MOE). */
+ASH_API bool ash_preset_general(size_t preset);
+/* The type of every matrix of g, one rule per matrix; where a stand-in is used for rows that do not fit, the reason says so. `importance`:
+ * there will be an importance matrix, which changes some types. `widen`: rows to multiples of this, 0: as they are. */
+ASH_API ash_status ash_preset_recipe(ash_recipe **r, size_t preset, const ash_gguf *g, uint32_t widen, bool importance, ash_error *err);
+
 /* ---- the solver: choose one option per unit, least total damage within a budget of bytes ---- */
 typedef struct { uint64_t bytes; double damage; } ash_option; /* damage >= 0, finite */
 typedef struct { const ash_option *opts; int n; } ash_unit;   /* 1 <= n <= 255 */

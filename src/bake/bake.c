@@ -43,7 +43,8 @@ static uint32_t file_type(ash_dtype t) {
     static const struct { ash_dtype t; uint32_t id; } map[] = {
         {ASH_F32, 0}, {ASH_F16, 1}, {ASH_Q4_0, 2}, {ASH_Q4_1, 3}, {ASH_Q8_0, 7}, {ASH_Q5_0, 8}, {ASH_Q5_1, 9}, {ASH_Q2_K, 10}, {ASH_Q3_K, 11},
         {ASH_Q4_K, 14}, {ASH_Q5_K, 16}, {ASH_Q6_K, 18}, {ASH_IQ2_XXS, 19}, {ASH_IQ2_XS, 20}, {ASH_IQ3_XXS, 23}, {ASH_IQ1_S, 24}, {ASH_IQ4_NL, 25},
-        {ASH_IQ3_S, 26}, {ASH_IQ2_S, 28}, {ASH_IQ4_XS, 30}, {ASH_IQ1_M, 31}, {ASH_BF16, 32}, {ASH_TQ1_0, 36}, {ASH_TQ2_0, 37}, {ASH_MXFP4, 38}};
+        {ASH_IQ3_S, 26}, {ASH_IQ2_S, 28}, {ASH_IQ4_XS, 30}, {ASH_IQ1_M, 31}, {ASH_BF16, 32}, {ASH_TQ1_0, 36}, {ASH_TQ2_0, 37}, {ASH_MXFP4, 38},
+        {ASH_Q1_0, 40}, {ASH_Q2_0, 41}};
     for (size_t i = 0; i < ASH_ARRAY_LEN(map); i++)
         if (map[i].t == t) return map[i].id;
     return 1;
@@ -148,7 +149,7 @@ static ash_status declare(job *j, ash_error *err) {
         quantized |= ash_dtype_get(b->to)->quantized;
         if (strncmp(b->name, "blk.", 4) == 0) block_bytes += b->bytes, block_weights += b->n_weights;
     }
-    ASH_TRY(ash_gguf_set_u32(j->w, "general.file_type", file_type(most), err));
+    ASH_TRY(ash_gguf_set_u32(j->w, "general.file_type", j->o->file_type ? j->o->file_type : file_type(most), err));
     if (quantized) ASH_TRY(ash_gguf_set_u32(j->w, "general.quantization_version", QUANTIZATION_VERSION, err));
     for (size_t i = 0; i < j->r.n; i++) {
         const ash_gguf_tensor *t = ash_gguf_tensor_at(j->src, i);

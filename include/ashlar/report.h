@@ -13,7 +13,7 @@ extern "C" {
 
 typedef struct { double v, lo, hi; } ash_report_est; /* NAN: not measured */
 
-typedef enum { ASH_RF_FIT = 0, ASH_RF_UNIFORM, ASH_RF_RANDOM, ASH_RF_SOURCE, ASH_RF_OTHER, ASH_RF_COUNT } ash_report_kind;
+typedef enum { ASH_RF_FIT = 0, ASH_RF_UNIFORM, ASH_RF_RANDOM, ASH_RF_SOURCE, ASH_RF_PRESET, ASH_RF_COUNT } ash_report_kind;
 
 typedef struct {
     ash_report_kind kind;

@@ -199,7 +199,7 @@ static ash_status estimate(fit *f, ash_error *err) {
     double t_im = e.imatrix_chunks * 512 * per_token, t_sweep = e.sweep ? c.seconds : 0;
     int cands = e.groups ? 3 + (e.groups == 2 ? 2 * 13 : 7) : 1;
     double t_plan = (cands * e.verify_chunks * 512.0 + e.verify_chunks * 512.0) * per_token + macs / 4e6 / (f->o->n_threads > 0 ? f->o->n_threads : ash_cpu_count());
-    double t_prove = (2.0 + 1 + f->o->controls) * e.proof_chunks * 512 * per_token;
+    double t_prove = (3.0 + 1 + f->o->controls) * e.proof_chunks * 512 * per_token;
     uint64_t disk = 3 * f->budget + c.disk_bytes;
     fit_say(f, "estimate: about %.0f s (importance %.0f, sweep %.0f, plan and verify %.0f, proof and %d controls %.0f); memory %.0f MB beside the model's mapping, disk %.0f MB", t_im + t_sweep + t_plan + t_prove,
             t_im, t_sweep, t_plan, f->o->controls, t_prove, (double)ASH_MAX(c.mem_bytes, 512u << 20) / 1e6, (double)disk / 1e6);

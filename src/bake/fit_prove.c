@@ -113,6 +113,44 @@ static ash_status uniform_controls(fit *f, ash_error *err) {
     return ASH_OK;
 }
 
+/* The smallest file of llama-quantize's general presets, made with our own encoders and the same importance. */
+static ash_status preset_control(fit *f, ash_error *err) {
+    ash_recipe *best = NULL;
+    size_t which = 0;
+    uint64_t bytes = UINT64_MAX;
+    ash_status st = ASH_OK;
+    for (size_t i = 0; i < ash_preset_count() && st == ASH_OK; i++) {
+        ash_recipe *r = NULL;
+        ash_bake_opts o;
+        ash_bake_result b = {0};
+        if (!ash_preset_general(i) || ash_preset_recipe(&r, i, f->src, 0, f->im != NULL, NULL) != ASH_OK) continue;
+        fit_cand c = {r, 0};
+        st = fit_bake_opts(f, &c, &o, err);
+        if (st == ASH_OK && ash_bake_dry(&b, f->src, &o, NULL) == ASH_OK && b.file_bytes < bytes) {
+            ash_recipe *t = best;
+            best = r, r = t;
+            bytes = b.file_bytes, which = i;
+        }
+        ash_bake_result_free(&b);
+        ash_recipe_free(r);
+    }
+    if (st == ASH_OK && best) {
+        fit_cand c = {best, 0};
+        fit_meas m;
+        char stage[64];
+        snprintf(stage, sizeof stage, "control: preset %s", ash_preset_name(which));
+        st = fit_measure(f, &c, f->test_ref, stage, false, &m, err);
+        if (st == ASH_OK) {
+            bool over = bytes > f->budget;
+            add_measured(f, ASH_RF_PRESET, text(f, "%s preset%s", ash_preset_name(which), over ? " (over)" : ""), NAN, &m);
+            fit_note(f, "%s is the smallest of llama-quantize's presets for this model (one-bit and ternary ones left out)%s; made here with the same encoders and importance.",
+                     ash_preset_name(which), over ? ", and larger than the budget" : "");
+        }
+    }
+    ash_recipe_free(best);
+    return st;
+}
+
 static ash_status random_controls(fit *f, ash_error *err) {
     ash_planner *p = f->pl[f->which];
     int *choice = ash_alloc(ash_planner_n_units(p) * sizeof *choice);
@@ -276,6 +314,7 @@ ash_status fit_prove(fit *f, ash_error *err) {
     ASH_TRY(fit_measure_file(f, f->o->out, f->test_ref, "prove", &m, err));
     add_measured(f, ASH_RF_FIT, "this fit", f->predicted, &m);
     ASH_TRY(uniform_controls(f, err));
+    ASH_TRY(preset_control(f, err));
     ASH_TRY(random_controls(f, err));
     uint64_t weights = 0;
     for (size_t i = 0; i < ash_gguf_n_tensors(f->src); i++) {
@@ -309,7 +348,6 @@ ash_status fit_prove(fit *f, ash_error *err) {
     rep->widen = ash_planner_widen(f->pl[f->which]);
     rep->n_ctx = m.n_ctx, rep->n_chunks = m.n_chunks, rep->n_scored = m.n_scored;
     rep->n_layer = ash_model_n_layer(f->model);
-    fit_note(f, "Stock presets were not measured here: they need another program's files.");
     if (f->o->budget == ASH_BUDGET_RAM) fit_note(f, "The file budget of %.1f MB is what the RAM budget leaves after context, scratch and program.", (double)f->budget / 1e6);
     facts(f);
     rep->files = f->r->files;

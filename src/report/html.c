@@ -23,8 +23,8 @@ static const char css[] =
     "svg{display:block;width:100%;height:auto;font-family:inherit}.grid{stroke:var(--line)}.grid.minor{stroke-opacity:.55}.tick{fill:var(--muted);font-size:11.5px;"
     "font-variant-numeric:tabular-nums}.axis{fill:var(--muted);font-size:12.5px}.rowname{fill:var(--ink);font-size:12px;font-family:ui-monospace,'SF Mono',Menlo,Consolas,monospace}"
     ".budget{stroke:var(--accent);stroke-dasharray:5 4}.over{fill:var(--heat);fill-opacity:.045}.note{fill:var(--accent);font-size:11.5px}.uniform-line{fill:none;stroke:var(--uni);stroke-opacity:.45;stroke-width:1.5}"
-    ".pt{stroke:var(--card);stroke-width:1.4}.k-fit{fill:var(--accent)}.k-uniform{fill:var(--uni)}.k-random{fill:var(--rnd)}.k-source{fill:var(--src)}.k-other{fill:var(--oth)}"
-    "line.ci{stroke-width:1.6;stroke-opacity:.55}line.ci.k-fit{stroke:var(--accent)}line.ci.k-uniform{stroke:var(--uni)}line.ci.k-random{stroke:var(--rnd)}line.ci.k-source{stroke:var(--src)}line.ci.k-other{stroke:var(--oth)}"
+    ".pt{stroke:var(--card);stroke-width:1.4}.k-fit{fill:var(--accent)}.k-uniform{fill:var(--uni)}.k-random{fill:var(--rnd)}.k-source{fill:var(--src)}.k-other,.k-preset{fill:var(--oth)}"
+    "line.ci{stroke-width:1.6;stroke-opacity:.55}line.ci.k-fit{stroke:var(--accent)}line.ci.k-uniform{stroke:var(--uni)}line.ci.k-random{stroke:var(--rnd)}line.ci.k-source{stroke:var(--src)}line.ci.k-preset{stroke:var(--oth)}"
     ".name{font-size:12.5px}.name.k-fit{font-weight:700;font-size:14px}.heat{fill:var(--heat)}.celltext{fill:#fff;font-size:9.5px;font-weight:600;paint-order:stroke;stroke:#0004;stroke-width:1.6px;font-variant-numeric:tabular-nums;pointer-events:none}"
     ".diag{stroke:var(--muted);stroke-dasharray:3 4}.check{max-width:500px}"
     ".legend{display:flex;gap:10px;align-items:center;font-size:13px;color:var(--muted);margin-top:12px}.legend.wrap{flex-wrap:wrap;gap:8px 20px;color:var(--ink)}.legend b{display:inline-block;width:12px;height:12px;border-radius:3px;margin-right:7px;vertical-align:-1px}"
@@ -136,7 +136,7 @@ static void results(ash_buf *b, const ash_report *r) {
                     "(%llu scored predictions); bars are 95 %% intervals.</p>", r->n_chunks, r->n_ctx, (unsigned long long)r->n_scored);
     ash_rp_plot(b, r);
     ash_buf_adds(b, "<div class='legend wrap' style='margin-bottom:18px'>");
-    static const char *const what[ASH_RF_COUNT] = {"this fit", "one type for all matrices", "random mixes of the same size", "source", "others"};
+    static const char *const what[ASH_RF_COUNT] = {"this fit", "one type for all matrices", "random mixes of the same size", "source", "smallest stock preset"};
     for (int k = 0; k < ASH_RF_COUNT; k++)
         for (size_t i = 0; i < r->n_files; i++)
             if ((int)r->files[i].kind == k && isfinite(r->files[i].kld.v) && r->files[i].kld.v > 0) {

@@ -10,7 +10,7 @@ const char *ash_rp_role(int role) {
 }
 
 const char *ash_rp_kind(int kind) {
-    static const char *const names[ASH_RF_COUNT] = {"fit", "uniform", "random", "source", "other"};
+    static const char *const names[ASH_RF_COUNT] = {"fit", "uniform", "random", "source", "preset"};
     return kind >= 0 && kind < ASH_RF_COUNT ? names[kind] : "other";
 }
 

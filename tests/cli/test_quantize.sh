@@ -32,6 +32,12 @@ same "$T/q.gguf" "$T/q2.gguf"
 want 0 "Q8_0" quantize "$M" "$T/q1.gguf" --type Q8_0 -t 1
 same "$T/q.gguf" "$T/q1.gguf"
 
+# presets: a name that is no type is one; stand-ins are named
+want 0 "stands in for" quantize "$M" "$T/p.gguf" --preset Q2_K --dry-run
+want 0 "Q6_K\|Q8_0" quantize "$M" "$T/p.gguf" --type q4_k_m --dry-run
+want 2 "unknown preset" quantize "$M" "$T/p.gguf" --preset Q9_K --dry-run
+want 2 "belongs to --type" quantize "$M" "$T/p.gguf" --preset Q2_K --strict
+
 # a type that does not fit: named fallback, error with --strict, or widened rows
 want 0 "fallback: .*do not fit Q4_K, written as IQ4_NL" quantize "$M" "$T/f.gguf" --type Q4_K
 want 2 "do not fit Q4_K" quantize "$M" "$T/s.gguf" --type Q4_K --strict
@@ -52,7 +58,7 @@ printf 'output_norm.weight = Q8_0\n' >"$T/r"
 want 2 "cannot be quantized" quantize "$M" "$T/r2.gguf" --recipe "$T/r"
 printf '* = Q9_0\n' >"$T/r"
 want 3 "r:1: unknown type" quantize "$M" "$T/r2.gguf" --recipe "$T/r"
-want 2 "either --type or --recipe" quantize "$M" "$T/r2.gguf"
+want 2 "one of --type, --preset and --recipe" quantize "$M" "$T/r2.gguf"
 want 2 "own source" quantize "$M" "$M" --type Q8_0
 [ ! -e "$T/r2.gguf" ] && ok || bad "a refused recipe left a file"
 

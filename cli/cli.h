@@ -73,6 +73,11 @@ ash_status cli_out_write(const char *path, const char *s, size_t n, ash_error *e
 /* The one JSON document of --json on stdout; takes `o`. NULL (out of memory, or a name that is no UTF-8) fails. Returns the exit code. */
 struct json_t;
 int cli_print_json(struct json_t *o);
+/* A whole file ("-": standard input) of at most `limit` bytes, NUL-terminated; free() it. */
+ash_status cli_read_file(const char *path, size_t limit, char **out, size_t *n, ash_error *err);
+/* "name=value" options as the text of a JSON object; a value that is not JSON is a string. NULL: out of memory, or an
+ * entry without "=" (then *bad is it). free() it. */
+char *cli_vars_json(const opt_list *l, const char **bad);
 /* SIGINT sets this once installed by cli_catch_sigint; long jobs end at the next checkpoint. */
 extern volatile int g_interrupted;
 void cli_catch_sigint(void);

@@ -17,7 +17,7 @@ static const char *system_arg;
 static bool raw, ignore_eos, stats = true;
 static int64_t n_predict = -1, ctx, seed = -1, top_k = -1, last_n = -2;
 static double temp = -1, top_p = -1, min_p = -1, repeat = -1, presence, frequency;
-static opt_list bias_args;
+static opt_list bias_args, var_args;
 
 static const opt_def options[] = {
     {OPT_STR, 0, "system", "TEXT", "System message of the chat.", &system_arg},
@@ -34,6 +34,7 @@ static const opt_def options[] = {
     {OPT_F64, 0, "frequency-penalty", "X", "Subtract X for every recent occurrence.", &frequency},
     {OPT_I64, 0, "penalty-last-n", "N", "Tokens the penalties look back; -1: all (default 64).", &last_n},
     {OPT_LIST, 0, "logit-bias", "ID=X", "Add X to the logit of token ID; may be repeated.", &bias_args},
+    {OPT_LIST, 0, "template-var", "NAME=VALUE", "A variable of the chat template, e.g. enable_thinking=false; may be repeated.", &var_args},
     {OPT_FLAG, 0, "ignore-eos", NULL, "Go on after the end of the answer.", &ignore_eos},
     {OPT_FLAG, 0, "stats", NULL, "The line of statistics on stderr; --no-stats leaves it out.", &stats},
     {OPT_END, 0, NULL, NULL, NULL, NULL}};
@@ -74,7 +75,7 @@ typedef struct {
     size_t n_msgs, cap_msgs;
     text transcript;     /* without a template: everything so far */
     text answer;
-    char *bos, *eos;
+    char *bos, *eos, *vars;
     uint64_t turn;
 } chat;
 
@@ -139,13 +140,31 @@ static void drop_messages(chat *c, size_t keep) {
     while (c->n_msgs > keep) free((char *)(uintptr_t)c->msgs[--c->n_msgs].content);
 }
 
+static char *messages_json(const chat *c) {
+    json_t *l = json_array();
+    for (size_t i = 0; l && i < c->n_msgs; i++)
+        if (json_array_append_new(l, json_pack("{s:s, s:s}", "role", c->msgs[i].role, "content", c->msgs[i].content))) {
+            json_decref(l);
+            return NULL;
+        }
+    char *s = l ? json_dumps(l, JSON_COMPACT) : NULL;
+    json_decref(l);
+    return s;
+}
+
 /* Token ids of everything so far, ready to be continued. */
 static ash_status prompt_tokens(chat *c, ash_token **t, size_t *n, ash_error *err) {
     if (!c->tmpl)
         return ash_tokenize(c->v, c->transcript.p ? c->transcript.p : "", c->transcript.n, ASH_TOKENIZE_BOS | ASH_TOKENIZE_SPECIAL, t, n, err);
-    char *out;
+    char *out, *msgs = messages_json(c);
     size_t len;
-    ASH_TRY(ash_tmpl_render(c->tmpl, c->msgs, c->n_msgs, true, c->bos, c->eos, &out, &len, err));
+    if (!msgs) return ash_fail(err, ASH_E_NOMEM, "out of memory for the conversation");
+    time_t clock_now = time(NULL);
+    struct tm day;
+    ash_tmpl_input in = {.messages = msgs, .vars = c->vars, .add_generation_prompt = true, .bos = c->bos, .eos = c->eos, .now = localtime_r(&clock_now, &day)};
+    ash_status rendered = ash_tmpl_render_json(c->tmpl, &in, &out, &len, err);
+    free(msgs);
+    ASH_TRY(rendered);
     /* a template that writes BOS itself must not get a second one */
     bool has_bos = *c->bos && strncmp(out, c->bos, strlen(c->bos)) == 0;
     ash_status st = ash_tokenize(c->v, out, len, ASH_TOKENIZE_SPECIAL | (has_bos ? 0 : ASH_TOKENIZE_BOS), t, n, err);
@@ -413,6 +432,16 @@ static ash_status set_up(chat *c, const char *path, ash_error *err) {
     if (!raw && ash_gguf_get_str(ash_model_gguf(c->m), "tokenizer.chat_template", &src)) {
         ash_status st = ash_tmpl_parse(&c->tmpl, src.p, src.n, err);
         if (st != ASH_OK) return ash_error_prefix(err, "chat template (try --raw): ");
+        char *stray;
+        ASH_TRY(ash_tmpl_stray_tokens(c->tmpl, c->v, c->bos, c->eos, &stray, err));
+        for (char *p = stray, *q; (q = strchr(p, '\n')); p = q + 1)
+            fprintf(stderr, "ashlar run: warning: the chat template prints %.*s, which is no special token of this vocabulary\n", (int)(q - p), p);
+        ash_text_free(stray);
+    }
+    if (var_args.n) {
+        const char *bad;
+        c->vars = cli_vars_json(&var_args, &bad);
+        if (!c->vars) return bad ? ash_fail(err, ASH_E_USAGE, "--template-var takes NAME=VALUE, not \"%s\"", bad) : ash_fail(err, ASH_E_NOMEM, "out of memory");
     }
     if (!system_arg) return ASH_OK;
     if (!c->tmpl) return ash_fail(err, ASH_E_USAGE, "--system needs a chat template%s", raw ? "" : "; the file has none");
@@ -439,6 +468,7 @@ static int run(int argc, char **argv) {
     free(c.msgs);
     free(c.transcript.p);
     free(c.answer.p);
+    free(c.vars);
     free(c.bos);
     free(c.eos);
     ash_tmpl_free(c.tmpl);

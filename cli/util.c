@@ -290,3 +290,53 @@ const char *cli_data_file(const char *name) {
 #endif
     return NULL;
 }
+
+/* ---- input ---- */
+ash_status cli_read_file(const char *path, size_t limit, char **out, size_t *n, ash_error *err) {
+    bool in = strcmp(path, "-") == 0;
+    FILE *f = in ? stdin : fopen(path, "rbe");
+    char *p = NULL;
+    size_t len = 0, cap = 0, k;
+    ash_status st = f ? ASH_OK : ash_fail(err, ASH_E_IO, "cannot open %s: %s", path, strerror(errno));
+    while (st == ASH_OK) {
+        if (len + 1 >= cap) {
+            char *q = realloc(p, cap = cap ? cap * 2 : 65536);
+            if (!q) {
+                st = ash_fail(err, ASH_E_NOMEM, "out of memory for %s", path);
+                break;
+            }
+            p = q;
+        }
+        k = fread(p + len, 1, cap - 1 - len, f);
+        len += k;
+        if (len > limit) st = ash_fail(err, ASH_E_LIMIT, "%s is longer than %zu bytes", path, limit);
+        else if (ferror(f)) st = ash_fail(err, ASH_E_IO, "cannot read %s: %s", path, strerror(errno));
+        else if (k == 0) break;
+    }
+    if (f && !in) fclose(f);
+    if (st != ASH_OK) return free(p), st;
+    p[len] = 0;
+    *out = p;
+    *n = len;
+    return ASH_OK;
+}
+
+char *cli_vars_json(const opt_list *l, const char **bad) {
+    json_t *o = json_object();
+    *bad = NULL;
+    for (int i = 0; o && i < l->n; i++) {
+        const char *eq = strchr(l->v[i], '=');
+        if (!eq || eq == l->v[i]) {
+            *bad = l->v[i];
+            return json_decref(o), NULL;
+        }
+        json_t *v = json_loads(eq + 1, JSON_DECODE_ANY, NULL);
+        char *name = strndup(l->v[i], (size_t)(eq - l->v[i]));
+        int rc = name ? json_object_set_new(o, name, v ? v : json_string(eq + 1)) : -1;
+        free(name);
+        if (rc) return json_decref(o), NULL;
+    }
+    char *s = json_dumps(o, JSON_COMPACT);
+    json_decref(o);
+    return s;
+}

@@ -74,6 +74,25 @@ ASH_API ash_status ash_tmpl_render(const ash_tmpl *t, const ash_chat_msg *msgs, 
                                    char **out, size_t *n_out, ash_error *err);
 ASH_API void ash_text_free(char *s);
 
+/* The same with all that Hugging Face's apply_chat_template hands over, as JSON text: tool calls, content in parts,
+ * reasoning, None values. Texts may be NULL where said; integers must fit 64 bits. */
+struct tm;
+typedef struct {
+    const char *messages;      /* array of objects */
+    const char *tools;         /* array, or NULL: the template sees none */
+    const char *documents;     /* likewise */
+    const char *vars;          /* object of further variables ("enable_thinking", "date_string", ...), or NULL */
+    bool add_generation_prompt;
+    const char *bos, *eos;     /* text of the tokens; NULL: "" */
+    const struct tm *now;      /* local time for strftime_now; NULL: the template finds no such function */
+} ash_tmpl_input;
+ASH_API ash_status ash_tmpl_render_json(const ash_tmpl *t, const ash_tmpl_input *in, char **out, size_t *n_out, ash_error *err);
+
+/* Turn markers ("<|im_start|>", "<end_of_turn>") that the template prints for a plain conversation and that the
+ * vocabulary does not hold as one special token: the model would read them as ordinary text. *out: their texts, one a
+ * line, empty if all is well (also where the template refuses the conversation); free with ash_text_free. */
+ASH_API ash_status ash_tmpl_stray_tokens(const ash_tmpl *t, const ash_vocab *v, const char *bos, const char *eos, char **out, ash_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -49,7 +49,8 @@ static size_t put_utf8(char *o, uint32_t c) {
     if (c < 0x80) return o[0] = (char)c, 1;
     if (c < 0x800) return o[0] = (char)(0xc0 | c >> 6), o[1] = (char)(0x80 | (c & 63)), 2;
     if (c < 0x10000) return o[0] = (char)(0xe0 | c >> 12), o[1] = (char)(0x80 | (c >> 6 & 63)), o[2] = (char)(0x80 | (c & 63)), 3;
-    o[0] = (char)(0xf0 | c >> 18), o[1] = (char)(0x80 | (c >> 12 & 63)), o[2] = (char)(0x80 | (c >> 6 & 63)), o[3] = (char)(0x80 | (c & 63));
+    o[0] = (char)(0xf0 | c >> 18), o[1] = (char)(0x80 | (c >> 12 & 63)), o[2] = (char)(0x80 | (c >> 6 & 63)),
+    o[3] = (char)(0x80 | (c & 63));
     return 4;
 }
 
@@ -84,11 +85,16 @@ static ash_status string(lexer *x) {
         case 'f': o[n++] = '\f'; break;
         case 'v': o[n++] = '\v'; break;
         case 'a': o[n++] = '\a'; break;
-        case '\\': case '\'': case '"': o[n++] = c; break;
+        case '\\':
+        case '\'':
+        case '"': o[n++] = c; break;
         case '\n': break; /* joined lines */
-        case 'x': case 'u': case 'U':
+        case 'x':
+        case 'u':
+        case 'U':
             v = hex(p, stop, len);
-            if (v < 0 || v > 0x10ffff || (v >= 0xd800 && v < 0xe000)) return ash_fail(x->err, ASH_E_FORMAT, "template line %u: bad \\%c escape", line, c);
+            if (v < 0 || v > 0x10ffff || (v >= 0xd800 && v < 0xe000))
+                return ash_fail(x->err, ASH_E_FORMAT, "template line %u: bad \\%c escape", line, c);
             n += put_utf8(o + n, (uint32_t)v);
             p += len;
             break;
@@ -117,8 +123,10 @@ static ash_status number(lexer *x) {
     bool fl = false;
     for (; p < x->end && n < sizeof buf - 1; p++) {
         if (*p == '_') continue;
-        if (*p == '.' && !fl && x->end - p > 1 && digit(p[1])) fl = true;
-        else if ((*p == 'e' || *p == 'E') && x->end - p > 1 && (digit(p[1]) || (x->end - p > 2 && (p[1] == '+' || p[1] == '-') && digit(p[2])))) {
+        if (*p == '.' && !fl && x->end - p > 1 && digit(p[1]))
+            fl = true;
+        else if ((*p == 'e' || *p == 'E') && x->end - p > 1 &&
+                 (digit(p[1]) || (x->end - p > 2 && (p[1] == '+' || p[1] == '-') && digit(p[2])))) {
             fl = true;
             buf[n++] = *p++;
         } else if (!digit(*p))
@@ -129,15 +137,18 @@ static ash_status number(lexer *x) {
     if (n >= 19 && !fl) return ash_fail(x->err, ASH_E_FORMAT, "template line %u: the number %s is too long", x->line, buf);
     ash_status st = push(x, fl ? TK_FLOAT : TK_INT, (ash_str){x->p, (size_t)(p - x->p)});
     if (st != ASH_OK) return st;
-    if (fl) x->t[x->n - 1].f = strtod(buf, NULL);
-    else x->t[x->n - 1].i = strtoll(buf, NULL, 10);
+    if (fl)
+        x->t[x->n - 1].f = strtod(buf, NULL);
+    else
+        x->t[x->n - 1].i = strtoll(buf, NULL, 10);
     x->p = p;
     return ASH_OK;
 }
 
 /* Inside {{ }} or {% %}, up to and with the closing tag. */
 static ash_status inside(lexer *x, bool stmt) {
-    static const char *const ops[] = {"==", "!=", "<=", ">=", "//", "**", "+", "-", "*", "/", "%", "~", "<", ">", "=", "|", "(", ")", "[", "]", "{", "}", ".", ",", ":"};
+    static const char *const ops[] = {"==", "!=", "<=", ">=", "//", "**", "+", "-", "*", "/", "%", "~", "<",
+                                      ">",  "=",  "|",  "(",  ")",  "[",  "]", "{", "}", ".", ",", ":"};
     uint32_t line = x->line;
     int depth = 0; /* braces of dict literals */
     for (;;) {
@@ -159,8 +170,10 @@ static ash_status inside(lexer *x, bool stmt) {
             return ASH_OK;
         }
         char c = *x->p;
-        if (c == '"' || c == '\'') ASH_TRY(string(x));
-        else if (digit(c)) ASH_TRY(number(x));
+        if (c == '"' || c == '\'')
+            ASH_TRY(string(x));
+        else if (digit(c))
+            ASH_TRY(number(x));
         else if (name_start(c)) {
             const char *p = x->p;
             while (p < x->end && (name_start(*p) || digit(*p))) p++;
@@ -195,6 +208,56 @@ static ash_status comment(lexer *x) {
         x->line += *x->p == '\n';
     }
     return ash_fail(x->err, ASH_E_FORMAT, "template line %u: {# is not closed", line);
+}
+
+/* Is there `{% word %}` at p, with any signs and blanks? Its length, or 0. */
+static size_t tag(const char *p, const char *end, const char *word, char *close_sign) {
+    const char *q = p;
+    if (end - q < 2 || q[0] != '{' || q[1] != '%') return 0;
+    q += 2;
+    if (q < end && (*q == '-' || *q == '+')) q++;
+    while (q < end && blank(*q)) q++;
+    size_t n = strlen(word);
+    if ((size_t)(end - q) < n || memcmp(q, word, n) != 0) return 0;
+    q += n;
+    while (q < end && blank(*q)) q++;
+    *close_sign = 0;
+    if (q < end && (*q == '-' || *q == '+')) *close_sign = *q++;
+    return end - q >= 2 && q[0] == '%' && q[1] == '}' ? (size_t)(q + 2 - p) : 0;
+}
+
+/* What follows a tag's end: "-" eats white space, else one newline goes unless "+". */
+static void after_tag(lexer *x, char sign) {
+    if (sign == '-') {
+        while (x->p < x->end && blank(*x->p)) x->line += *x->p++ == '\n';
+    } else if (sign != '+' && x->p < x->end && *x->p == '\n') {
+        x->p++;
+        x->line++;
+    }
+}
+
+/* Text between {% raw %} (of length n at x->p) and {% endraw %}, as it is. */
+static ash_status raw_block(lexer *x, size_t n, char sign) {
+    uint32_t line = x->line;
+    for (const char *q = x->p; q < x->p + n; q++) x->line += *q == '\n';
+    x->p += n;
+    after_tag(x, sign == '-' ? '-' : '+'); /* trim_blocks does not look at this tag */
+    for (const char *q = x->p; q < x->end; q++) {
+        n = tag(q, x->end, "endraw", &sign);
+        if (!n) continue;
+        const char *e = q, *b = q;
+        if (q[2] == '-')
+            while (e > x->p && blank(e[-1])) e--;
+        else if (q[2] != '+') {
+            while (b > x->p && (b[-1] == ' ' || b[-1] == '\t')) b--;
+            if (b == x->begin || b[-1] == '\n') e = b;
+        }
+        if (e > x->p) ASH_TRY(push(x, TK_TEXT, (ash_str){x->p, (size_t)(e - x->p)}));
+        for (; x->p < q + n; x->p++) x->line += *x->p == '\n';
+        after_tag(x, sign);
+        return ASH_OK;
+    }
+    return ash_fail(x->err, ASH_E_FORMAT, "template line %u: {%% raw %%} has no {%% endraw %%}", line);
 }
 
 ash_status ash_tmpl_lex(ash_arena *a, const char *src, size_t n, tmpl_token **out, size_t *n_out, ash_error *err) {
@@ -232,6 +295,12 @@ ash_status ash_tmpl_lex(ash_arena *a, const char *src, size_t n, tmpl_token **ou
         if (q == x.end) break;
         if (q[1] == '#') {
             ASH_TRY(comment(&x));
+            continue;
+        }
+        char sign;
+        size_t raw = tag(q, x.end, "raw", &sign);
+        if (raw) {
+            ASH_TRY(raw_block(&x, raw, sign));
             continue;
         }
         bool stmt = q[1] == '%';

@@ -1,5 +1,5 @@
 /* tmpl_parse.c - tokens to a tree, by recursive descent in Jinja2's order of precedence:
- *   x if c else y; or; and; not; comparisons, in; + -; ~; * / // %; unary; postfix . [] (); | filter, is test
+ *   x if c else y; or; and; not; comparisons, in; + -; ~; * / // %; **; unary; postfix . [] (); | filter, is test
  * Depth is limited while parsing (recursion) and for each node (long chains), so the walk is bounded. */
 #include "tmpl/tmpl_int.h"
 
@@ -16,6 +16,7 @@ typedef struct {
 
 static tmpl_node *expr(parser *x);
 static tmpl_node *or_expr(parser *x);
+static tmpl_node *tuple(parser *x, bool cond);
 static tmpl_node *unary(parser *x, bool filters);
 static tmpl_node *statements(parser *x, const char *const *ends);
 
@@ -142,6 +143,20 @@ static tmpl_node *items(parser *x, const char *close, bool dict, bool kwargs) {
     return x->st == ASH_OK ? first : NULL;
 }
 
+/* One expression, or several with commas between: a tuple. `cond`: x if c else y is allowed in it. */
+static tmpl_node *tuple(parser *x, bool cond) {
+    tmpl_node *e = cond ? expr(x) : or_expr(x), *n;
+    if (!e || !is_op(x, ",")) return e;
+    if (!(n = node(x, N_TUPLE))) return NULL;
+    n->args = e;
+    for (tmpl_node **tail = &e->next; take_op(x, ","); tail = &(*tail)->next) {
+        const tmpl_token *t = cur(x);
+        if (t->kind == TK_STMT_CLOSE || t->kind == TK_EXPR_CLOSE || is_op(x, ")") || is_op(x, "=") || is_name(x, "in")) break;
+        if (!(*tail = cond ? expr(x) : or_expr(x))) return NULL;
+    }
+    return deep(x, n);
+}
+
 static tmpl_node *primary(parser *x) {
     const tmpl_token *t = cur(x);
     tmpl_node *n = NULL;
@@ -185,18 +200,9 @@ static tmpl_node *primary(parser *x) {
             return deep(x, n);
         }
         if (take_op(x, "(")) {
-            if (take_op(x, ")")) return node(x, N_LIST);
-            tmpl_node *e = expr(x);
-            if (take_op(x, ")")) return e;
-            if (!is_op(x, ",")) { /* not a tuple either */
-                want_op(x, ")");
-                return NULL;
-            }
-            if (!e || !(n = node(x, N_LIST))) return NULL;
-            x->at++;
-            n->args = e;
-            e->next = items(x, ")", false, false);
-            return deep(x, n);
+            if (take_op(x, ")")) return node(x, N_TUPLE);
+            n = tuple(x, true);
+            return want_op(x, ")") ? n : NULL;
         }
         break;
     default: break;
@@ -275,10 +281,11 @@ static tmpl_node *filters_tests(parser *x, tmpl_node *a) {
             x->at++;
             n->a = a;
             tk_kind k = cur(x)->kind;
-            if (take_op(x, "(")) n->args = items(x, ")", false, true);
+            if (take_op(x, "("))
+                n->args = items(x, ")", false, true);
             else if (k == TK_STR || k == TK_INT || k == TK_FLOAT || is_op(x, "[") || is_op(x, "{") ||
-                     (k == TK_NAME && !is_name(x, "else") && !is_name(x, "or") && !is_name(x, "and") && !is_name(x, "is") && !is_name(x, "if") &&
-                      !is_name(x, "in") && !is_name(x, "not")))
+                     (k == TK_NAME && !is_name(x, "else") && !is_name(x, "or") && !is_name(x, "and") && !is_name(x, "is") &&
+                      !is_name(x, "if") && !is_name(x, "in") && !is_name(x, "not")))
                 n->args = postfix(x, primary(x)); /* `x is divisibleby 3` */
             a = deep(x, n);
         } else if (is_op(x, "(") && a->kind == N_FILTER) {
@@ -304,12 +311,14 @@ static tmpl_node *unary(parser *x, bool filters) {
         n = primary(x);
     n = postfix(x, n);
     if (filters) n = filters_tests(x, n);
-    if (n && is_op(x, "**")) return fail(x, ASH_E_UNSUPPORTED, "the operator ** is not supported");
     x->depth--;
     return x->st == ASH_OK ? n : NULL;
 }
 
-typedef struct { const char *text; tmpl_op op; } op_row;
+typedef struct {
+    const char *text;
+    tmpl_op op;
+} op_row;
 
 static bool take_row(parser *x, const op_row *rows, size_t n, tmpl_op *op) {
     for (size_t i = 0; i < n; i++)
@@ -317,11 +326,17 @@ static bool take_row(parser *x, const op_row *rows, size_t n, tmpl_op *op) {
     return false;
 }
 
+static tmpl_node *power(parser *x) {
+    tmpl_node *a = unary(x, true);
+    while (a && take_op(x, "**")) a = binary(x, N_BINARY, OP_POW, a, unary(x, true));
+    return a;
+}
+
 static tmpl_node *product(parser *x) {
     static const op_row rows[] = {{"*", OP_MUL}, {"//", OP_FLOORDIV}, {"/", OP_DIV}, {"%", OP_MOD}};
-    tmpl_node *a = unary(x, true);
+    tmpl_node *a = power(x);
     tmpl_op op;
-    while (a && take_row(x, rows, ASH_ARRAY_LEN(rows), &op)) a = binary(x, N_BINARY, op, a, unary(x, true));
+    while (a && take_row(x, rows, ASH_ARRAY_LEN(rows), &op)) a = binary(x, N_BINARY, op, a, power(x));
     return a;
 }
 
@@ -429,7 +444,8 @@ static tmpl_node *if_stmt(parser *x) {
     n->a = expr(x);
     if (!close_stmt(x)) return NULL;
     n->b = statements(x, ends);
-    if (take_stmt(x, "elif")) n->c = if_stmt(x); /* eats the endif */
+    if (take_stmt(x, "elif"))
+        n->c = if_stmt(x); /* eats the endif */
     else {
         if (take_stmt(x, "else")) {
             if (!close_stmt(x)) return NULL;
@@ -458,7 +474,7 @@ static tmpl_node *for_stmt(parser *x) {
     } while (take_op(x, ","));
     if (paren && !want_op(x, ")")) return NULL;
     if (!take_name(x, "in")) return fail(x, ASH_E_FORMAT, "expected \"in\"");
-    n->a = or_expr(x);
+    n->a = tuple(x, false);
     if (take_name(x, "if")) n->d = expr(x);
     if (x->st == ASH_OK && is_name(x, "recursive")) return fail(x, ASH_E_UNSUPPORTED, "a recursive loop is not supported");
     if (!close_stmt(x)) return NULL;
@@ -472,57 +488,120 @@ static tmpl_node *for_stmt(parser *x) {
     return deep(x, n);
 }
 
-static tmpl_node *set_stmt(parser *x) {
-    tmpl_node *n = node(x, N_SET);
-    if (!n) return NULL;
+static tmpl_node *set_target(parser *x) {
+    tmpl_node *n, *at;
     if (cur(x)->kind != TK_NAME) return fail(x, ASH_E_FORMAT, "expected a name after \"set\"");
-    if (!(n->a = node(x, N_NAME))) return NULL;
-    n->a->s = cur(x)->s;
+    if (!(n = node(x, N_NAME))) return NULL;
+    n->s = cur(x)->s;
     x->at++;
-    if (take_op(x, ".")) {
-        tmpl_node *at = node(x, N_ATTR);
-        if (!at) return NULL;
-        if (cur(x)->kind != TK_NAME) return fail(x, ASH_E_FORMAT, "expected a name after \".\"");
-        at->s = cur(x)->s;
-        at->a = n->a;
-        n->a = at;
+    if (!take_op(x, ".")) return n;
+    if (!(at = node(x, N_ATTR))) return NULL;
+    if (cur(x)->kind != TK_NAME) return fail(x, ASH_E_FORMAT, "expected a name after \".\"");
+    at->s = cur(x)->s;
+    at->a = n;
+    x->at++;
+    return at;
+}
+
+/* `| f(x) | g` without a value in front: FILTER nodes, the innermost one has no a. */
+static tmpl_node *filter_chain(parser *x, bool bar) {
+    tmpl_node *a = NULL;
+    while (x->st == ASH_OK && (!bar || take_op(x, "|"))) {
+        bar = true;
+        tmpl_node *n;
+        if (cur(x)->kind != TK_NAME) return fail(x, ASH_E_FORMAT, "expected a filter's name");
+        if (!(n = node(x, N_FILTER))) return NULL;
+        n->s = cur(x)->s;
         x->at++;
+        n->a = a;
+        if (take_op(x, "(")) n->args = items(x, ")", false, true);
+        a = deep(x, n);
     }
-    if (is_op(x, ",")) return fail(x, ASH_E_UNSUPPORTED, "setting several names at once is not supported");
-    if (cur(x)->kind == TK_STMT_CLOSE) return fail(x, ASH_E_UNSUPPORTED, "a {%% set %%} block is not supported");
+    return a;
+}
+
+/* The body of a block up to {% end %}, which is eaten. */
+static tmpl_node *body(parser *x, const char *word, const char *end, uint32_t line) {
+    const char *const ends[] = {end, NULL};
+    if (!close_stmt(x)) return NULL;
+    tmpl_node *b = statements(x, ends);
+    if (!take_stmt(x, end)) return fail(x, ASH_E_FORMAT, "{%% %s %%} of line %u has no {%% %s %%}", word, line, end);
+    close_stmt(x);
+    return b;
+}
+
+static tmpl_node *set_stmt(parser *x) {
+    tmpl_node *n = node(x, N_SET), **tail = n ? &n->args : NULL;
+    if (!n) return NULL;
+    do { /* a, b = 1, 2 */
+        if (n->args && is_op(x, "=")) break;
+        if (!(*tail = set_target(x))) return NULL;
+        tail = &(*tail)->next;
+    } while (take_op(x, ","));
+    if (is_op(x, "|") || cur(x)->kind == TK_STMT_CLOSE) {
+        n->kind = N_SET_BLOCK;
+        if (n->args->next) return fail(x, ASH_E_FORMAT, "a {%% set %%} block sets one name");
+        n->c = filter_chain(x, true);
+        n->b = body(x, "set", "endset", n->line);
+        return deep(x, n);
+    }
     if (!want_op(x, "=")) return NULL;
-    n->b = expr(x);
-    if (take_op(x, ",") && n->b) { /* a tuple without parentheses */
-        tmpl_node *l = node(x, N_LIST);
-        if (!l) return NULL;
-        l->args = n->b;
-        tmpl_node **tail = &n->b->next;
-        while (cur(x)->kind != TK_STMT_CLOSE) {
-            tmpl_node *e = expr(x);
-            if (!e) return NULL;
-            *tail = e;
-            tail = &e->next;
-            if (!take_op(x, ",")) break;
-        }
-        n->b = deep(x, l);
-    }
+    n->b = tuple(x, true);
     return close_stmt(x) ? deep(x, n) : NULL;
 }
 
-/* A macro may be defined (its body is parsed and dropped); calling it is what is not supported. */
+static tmpl_node *with_stmt(parser *x) {
+    tmpl_node *n = node(x, N_WITH), **tail = n ? &n->args : NULL;
+    while (n && x->st == ASH_OK && cur(x)->kind != TK_STMT_CLOSE) {
+        if (n->args && !want_op(x, ",")) return NULL;
+        if (!(*tail = set_target(x)) || !want_op(x, "=")) return NULL;
+        tail = &(*tail)->next;
+        if (!(*tail = expr(x))) return NULL;
+        tail = &(*tail)->next;
+    }
+    if (n) n->b = body(x, "with", "endwith", n->line);
+    return deep(x, n);
+}
+
+static tmpl_node *filter_stmt(parser *x) {
+    tmpl_node *n = node(x, N_FILTER_BLOCK);
+    if (!n) return NULL;
+    n->c = filter_chain(x, false);
+    n->b = body(x, "filter", "endfilter", n->line);
+    return deep(x, n);
+}
+
+/* {% generation %}: transformers' mark around what the assistant says; the text is the same without it. */
+static tmpl_node *generation_stmt(parser *x) {
+    tmpl_node *n = node(x, N_WITH);
+    if (n) n->b = body(x, "generation", "endgeneration", n->line);
+    return deep(x, n);
+}
+
 static tmpl_node *macro_stmt(parser *x) {
-    static const char *const ends[] = {"endmacro", NULL};
-    tmpl_node *n = node(x, N_MACRO);
+    tmpl_node *n = node(x, N_MACRO), **tail = n ? &n->args : NULL;
     if (!n) return NULL;
     if (cur(x)->kind != TK_NAME) return fail(x, ASH_E_FORMAT, "expected a macro's name");
     n->s = cur(x)->s;
     x->at++;
     if (!want_op(x, "(")) return NULL;
-    items(x, ")", false, true);
-    if (!close_stmt(x)) return NULL;
-    statements(x, ends);
-    if (!take_stmt(x, "endmacro")) return fail(x, ASH_E_FORMAT, "{%% macro %%} of line %u has no {%% endmacro %%}", n->line);
-    return close_stmt(x) ? n : NULL;
+    for (int k = 0; x->st == ASH_OK && !take_op(x, ")"); k++) {
+        if (k && (!want_op(x, ",") || take_op(x, ")"))) break;
+        if (cur(x)->kind != TK_NAME) return fail(x, ASH_E_FORMAT, "expected a parameter's name");
+        if (k == TMPL_MAX_ARGS) return fail(x, ASH_E_LIMIT, "more than %d parameters", TMPL_MAX_ARGS);
+        if (!(*tail = node(x, N_NAME))) return NULL;
+        (*tail)->s = cur(x)->s;
+        x->at++;
+        if (take_op(x, "=")) {
+            (*tail)->b = expr(x);
+            if (!deep(x, *tail)) return NULL;
+        } else if (n->args != *tail && n->op)
+            return fail(x, ASH_E_FORMAT, "a parameter without a default after one with");
+        n->op = (*tail)->b != NULL;
+        tail = &(*tail)->next;
+    }
+    n->b = body(x, "macro", "endmacro", n->line);
+    return deep(x, n);
 }
 
 static tmpl_node *statement(parser *x) {
@@ -533,11 +612,15 @@ static tmpl_node *statement(parser *x) {
     if (str_eq(w, "for")) return for_stmt(x);
     if (str_eq(w, "set")) return set_stmt(x);
     if (str_eq(w, "macro")) return macro_stmt(x);
+    if (str_eq(w, "with")) return with_stmt(x);
+    if (str_eq(w, "filter")) return filter_stmt(x);
+    if (str_eq(w, "generation")) return generation_stmt(x);
     if (str_eq(w, "break") || str_eq(w, "continue")) {
         tmpl_node *n = node(x, str_eq(w, "break") ? N_BREAK : N_CONTINUE);
         return close_stmt(x) ? n : NULL;
     }
-    static const char *const closers[] = {"endif", "endfor", "else", "elif", "endmacro", "endset"};
+    static const char *const closers[] = {"endif",  "endfor",  "else",      "elif",          "endmacro",
+                                          "endset", "endwith", "endfilter", "endgeneration", "endraw"};
     for (size_t i = 0; i < ASH_ARRAY_LEN(closers); i++)
         if (str_eq(w, closers[i])) return fail(x, ASH_E_FORMAT, "{%% %s %%} without its beginning", closers[i]);
     return fail(x, ASH_E_UNSUPPORTED, "the statement {%% %.*s %%} is not supported", (int)ASH_MIN(w.n, (size_t)40), w.p);
@@ -555,7 +638,7 @@ static tmpl_node *statements(parser *x, const char *const *ends) {
         } else if (cur(x)->kind == TK_EXPR_OPEN) {
             x->at++;
             if (!(n = node(x, N_PRINT))) return NULL;
-            n->a = expr(x);
+            n->a = tuple(x, true);
             char b[64];
             if (x->st == ASH_OK && cur(x)->kind != TK_EXPR_CLOSE) return fail(x, ASH_E_FORMAT, "expected \"}}\", got %s", what(x, b));
             x->at++;

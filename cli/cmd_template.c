@@ -8,12 +8,12 @@
 #include <string.h>
 #include <time.h>
 
-static const char *messages_arg, *tools_arg, *documents_arg, *bos_arg, *eos_arg, *date_arg;
+static const char *messages_arg = "-", *tools_arg, *documents_arg, *bos_arg, *eos_arg, *date_arg;
 static bool gen = true;
 static opt_list var_args;
 
 static const opt_def options[] = {
-    {OPT_STR, 'm', "messages", "FILE", "JSON array of messages (\"-\": standard input).", &messages_arg},
+    {OPT_STR, 'm', "messages", "FILE", "JSON array of messages (default: standard input).", &messages_arg},
     {OPT_STR, 0, "tools", "FILE", "JSON array of tools.", &tools_arg},
     {OPT_STR, 0, "documents", "FILE", "JSON array of documents.", &documents_arg},
     {OPT_LIST, 0, "var", "NAME=VALUE", "A further variable, e.g. enable_thinking=false; may be repeated.", &var_args},
@@ -88,7 +88,6 @@ static int run(int argc, char **argv) {
     struct tm now;
     size_t n = 0;
     const char *bad;
-    if (!messages_arg) return cli_usage("--messages FILE is needed");
     if (!parse_date(&now)) return cli_usage("--date takes 2026-02-03 or \"2026-02-03 04:05:06\"");
     if (var_args.n && !(j.vars = cli_vars_json(&var_args, &bad))) return cli_usage("--var takes NAME=VALUE");
     ash_status st = render(&j, argv[0], &now, &n, &err);
@@ -117,7 +116,7 @@ static int run(int argc, char **argv) {
 
 const ash_cmd cmd_template = {
     .name = "template",
-    .usage = "MODEL|FILE.jinja --messages F.json [--tools F.json]",
+    .usage = "MODEL|FILE.jinja [--messages F.json] [--tools F.json]",
     .summary = "Render a conversation through a chat template.",
     .details = "Prints the text that the model would be given, nothing else. Messages, tools and documents are JSON as the chat APIs have "
                "them. Turn markers that the vocabulary does not hold as special tokens are named on standard error.",

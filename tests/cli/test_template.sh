@@ -27,7 +27,7 @@ want 0 '<think>' template "$Q" -m "$M" --var enable_thinking=false
 want 0 '"stray_tokens": []' template "$Q" -m "$M" --json
 want 0 'Current date: 2026-02-03' template "$D/templates/openai-gpt-oss-120b.jinja" -m "$M" --date 2026-02-03
 want 2 '--date takes' template "$Q" -m "$M" --date yesterday
-want 2 '--messages' template "$Q"
+want 3 'messages are not JSON' template "$Q"
 want 2 '--var takes' template "$Q" -m "$M" --var nonsense
 want 3 'no chat template' template "$D/tokenizers/golden-llama.gguf" -m "$M"
 echo '{"role": 1}' >"$T/bad.json"

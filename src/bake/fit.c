@@ -171,38 +171,38 @@ static ash_status sweep(fit *f, ash_error *err) {
     return st;
 }
 
-/* Time, memory and disk, said before anything long begins. */
+/* Time, memory and disk, said before anything long begins. Layers, encoders and head are timed on this machine (ash_sweep_estimate); the
+ * rest is counting how often each stage uses them. */
 static ash_status estimate(fit *f, ash_error *err) {
-    fit_effort e = fit_effort_of(f->o->effort);
+    const fit_effort e = fit_effort_of(f->o->effort);
     ash_sweep_opts so;
     ash_sweep_unit *u = NULL;
     ash_sweep_cost c = {0};
     size_t n = 0;
-    double macs = 0;
+    double blocks = 0, weights = 0, sampled = 0;
     for (size_t i = 0; i < ash_gguf_n_tensors(f->src); i++) {
         const ash_gguf_tensor *t = ash_gguf_tensor_at(f->src, i);
-        if (ash_plan_is_matrix(t)) macs += (double)t->ne[0] * (double)t->ne[1] * (double)t->ne[2];
+        if (!ash_plan_is_matrix(t)) continue;
+        bool block = strncmp(t->name, "blk.", 4) == 0;
+        double w = (double)t->ne[0] * (double)t->ne[1] * (double)t->ne[2];
+        weights += w;
+        if (block) blocks += w;
+        sampled += ASH_MIN(w, block ? 131072.0 : 524288.0);
     }
-    ash_dtype one[1] = {ASH_Q4_0};
-    fit_effort q = e;
-    if (!q.sweep) { /* a small sweep still tells the machine's speed */
-        so = ash_sweep_defaults();
-        so.n_threads = f->o->n_threads;
-        ASH_TRY(ash_sweep_units(&u, &n, f->model, 'c', one, 1, one, 0, err));
-    } else {
-        ASH_TRY(sweep_setup(f, &so, &u, &n, err));
-    }
+    ASH_TRY(sweep_setup(f, &so, &u, &n, err));
     ash_status st = ash_sweep_estimate(&c, f->model, u, n, &so, err);
     ash_sweep_units_free(u);
     if (st != ASH_OK) return st;
-    double rate = c.seconds > 0 ? c.macs / c.seconds : 1e11, per_token = macs / rate;
-    double t_im = e.imatrix_chunks * 512 * per_token, t_sweep = e.sweep ? c.seconds : 0;
-    int cands = e.groups ? 3 + (e.groups == 2 ? 2 * 13 : 7) : 1;
-    double t_plan = (cands * e.verify_chunks * 512.0 + e.verify_chunks * 512.0) * per_token + macs / 4e6 / (f->o->n_threads > 0 ? f->o->n_threads : ash_cpu_count());
-    double t_prove = (3.0 + 1 + f->o->controls) * e.proof_chunks * 512 * per_token;
-    uint64_t disk = 3 * f->budget + c.disk_bytes;
+    const double chunk = 512 * blocks / c.forward_rate, judged = chunk + 2 * 256 / c.head_rate, encode = weights / c.encode_rate;
+    const int groups = e.groups == 0 ? 0 : e.groups == 1 ? 7 : 2 * 13, n_types = 12;
+    const double t_im = e.imatrix_chunks * chunk, t_sweep = e.sweep ? c.seconds : 0;
+    const double t_plan = sampled * n_types / c.encode_rate + e.verify_chunks * chunk /* the reference */ + encode + e.verify_chunks * judged /* the first plan */ +
+                          groups * (encode / 7 + e.verify_chunks * judged) + (e.groups ? encode / 2 + e.verify_chunks * judged : 0);
+    const int proofs = 3 + f->o->controls + (f->o->effort != ASH_EFFORT_QUICK); /* this file, a stock mix, one or two single types, random mixes */
+    const double t_prove = e.proof_chunks * chunk + proofs * e.proof_chunks * judged + (proofs - 1) * encode;
+    const uint64_t mem = ASH_MAX(e.sweep ? c.mem_bytes : 0, 512u << 20), disk = 3 * f->budget + (e.sweep ? c.disk_bytes : 0);
     fit_say(f, "estimate: about %.0f s (importance %.0f, sweep %.0f, plan and verify %.0f, proof and %d controls %.0f); memory %.0f MB beside the model's mapping, disk %.0f MB", t_im + t_sweep + t_plan + t_prove,
-            t_im, t_sweep, t_plan, f->o->controls, t_prove, (double)ASH_MAX(c.mem_bytes, 512u << 20) / 1e6, (double)disk / 1e6);
+            t_im, t_sweep, t_plan, f->o->controls, t_prove, (double)mem / 1e6, (double)disk / 1e6);
     return ASH_OK;
 }
 
@@ -252,8 +252,11 @@ static ash_status run(fit *f, ash_error *err) {
     if (f->ref != f->model) ASH_TRY(ash_sha256_file(o->ref, f->ref_sha, err));
     else memcpy(f->ref_sha, f->src_sha, sizeof f->ref_sha);
     ASH_TRY(estimate(f, err));
+    double t0 = ash_now();
     ASH_TRY(importance(f, err));
+    f->t_stage[FIT_T_IMPORTANCE] = ash_now() - t0, t0 = ash_now();
     if (e.sweep) ASH_TRY(sweep(f, err));
+    f->t_stage[FIT_T_SWEEP] = ash_now() - t0, t0 = ash_now();
     if (o->widen != 1) ASH_TRY(planner(f, 0, err));
     if (can_widen) ASH_TRY(planner(f, 1, err));
     ash_eval_opts eo = ash_eval_defaults();
@@ -263,6 +266,7 @@ static ash_status run(fit *f, ash_error *err) {
     eo.progress = o->progress;
     ASH_TRY(ash_eval_ref_compute(&f->calib_ref, f->ref, &f->calib.tok, &eo, err));
     ASH_TRY(fit_refine(f, err));
+    f->t_stage[FIT_T_PLAN] = ash_now() - t0;
     return fit_prove(f, err);
 }
 

@@ -7,6 +7,8 @@
 
 enum { FIT_MAX_CHUNKS = 64, FIT_MAX_FILES = 256, FIT_MAX_CHECKS = 64, FIT_MAX_NOTES = 32, FIT_MAX_FACTS = 40, FIT_WIDEN = 256 };
 
+enum { FIT_T_IMPORTANCE, FIT_T_SWEEP, FIT_T_PLAN, FIT_T_COUNT };
+
 /* One measured file. */
 typedef struct {
     ash_est kld, top1, ppl, ppl_ref;
@@ -60,7 +62,7 @@ typedef struct {
     ash_eval_ref *calib_ref, *test_ref;
     ash_gguf *base;                   /* last accepted candidate: tensors are taken over from it */
     char *base_path;
-    double t_start;
+    double t_start, t_stage[FIT_T_COUNT]; /* seconds of the stages before the proof */
 } fit;
 
 /* Effort: how many chunks, how many candidates. */

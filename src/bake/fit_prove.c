@@ -297,7 +297,9 @@ static void facts(fit *f) {
     else fit_fact(f, "sweep", "none: sensitivities are typical ones (--effort quick)");
     fit_fact(f, "plan", "predicted KLD %.4g, measured %.4g on %u chunks of the calibration text", f->predicted, f->measured, ash_eval_ref_n_chunks(f->calib_ref));
     fit_fact(f, "seed and effort", "%llu, %s", (unsigned long long)o->seed, o->effort == ASH_EFFORT_QUICK ? "quick" : o->effort == ASH_EFFORT_HIGH ? "high" : "normal");
-    fit_fact(f, "time", "%.0f s", ash_now() - f->t_start);
+    double all = ash_now() - f->t_start, before = f->t_stage[FIT_T_IMPORTANCE] + f->t_stage[FIT_T_SWEEP] + f->t_stage[FIT_T_PLAN];
+    fit_fact(f, "time", "%.0f s (importance %.0f, sweep %.0f, plan and verify %.0f, proof and controls %.0f)", all, f->t_stage[FIT_T_IMPORTANCE], f->t_stage[FIT_T_SWEEP],
+             f->t_stage[FIT_T_PLAN], all - before);
 }
 
 ash_status fit_prove(fit *f, ash_error *err) {

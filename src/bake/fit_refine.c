@@ -7,21 +7,23 @@
 #include <math.h>
 #include <stdio.h>
 
-typedef struct { const char *name; int32_t lo, hi; uint32_t roles; } group;
+typedef struct { const char *name; int32_t lo, hi; uint32_t roles; double log_f; /* correction that was learned */ } group;
+
+enum { N_ROLE_GROUPS = 7, MAX_GROUPS = 16 };
 
 /* Groups in order of what they could matter; the number written to g. */
-static int make_groups(const fit *f, int level, group g[32]) {
+static int make_groups(const fit *f, int level, group g[MAX_GROUPS]) {
     static const struct { const char *name; uint32_t roles; } by_role[] = {
         {"ffn_down", 1u << ASH_ROLE_DOWN}, {"attn_v", 1u << ASH_ROLE_V}, {"attn_output", 1u << ASH_ROLE_O}, {"ffn_up", 1u << ASH_ROLE_UP},
         {"ffn_gate", 1u << ASH_ROLE_GATE}, {"attn_q and attn_k", 1u << ASH_ROLE_Q | 1u << ASH_ROLE_K}};
     int n = 0;
     int32_t layers = ash_model_n_layer(f->model);
-    g[n++] = (group){"tables", -1, -1, 1u << ASH_ROLE_EMBD | 1u << ASH_ROLE_OUTPUT};
-    for (size_t i = 0; i < ASH_ARRAY_LEN(by_role); i++) g[n++] = (group){by_role[i].name, 0, layers - 1, by_role[i].roles};
+    g[n++] = (group){"tables", -1, -1, 1u << ASH_ROLE_EMBD | 1u << ASH_ROLE_OUTPUT, 0};
+    for (size_t i = 0; i < ASH_ARRAY_LEN(by_role); i++) g[n++] = (group){by_role[i].name, 0, layers - 1, by_role[i].roles, 0};
     if (level >= 2) {
         static const char *const names[] = {"first sixth", "second sixth", "third sixth", "fourth sixth", "fifth sixth", "last sixth"};
         for (int k = 0; k < 6; k++)
-            if (layers >= 6) g[n++] = (group){names[k], layers * k / 6, layers * (k + 1) / 6 - 1, ASH_ROLES_LAYER};
+            if (layers >= 6) g[n++] = (group){names[k], layers * k / 6, layers * (k + 1) / 6 - 1, ASH_ROLES_LAYER, 0};
     }
     return n;
 }
@@ -59,19 +61,23 @@ static void paired(const fit_meas *a, const fit_meas *b, double *gain, double *s
     *se = n > 1 ? sqrt(q / (n - 1) / n) : fabs(*gain);
 }
 
-/* Measure every group's promotion from the current plan and scale the planner by what was learned. */
-static ash_status learn(fit *f, ash_planner *p, const int *choice, const fit_meas *base, int level, ash_error *err) {
+/* Multiply the planner's damages by `share` of the corrections (in log). */
+static void correct(ash_planner *p, const group *g, int n_g, double share) {
+    for (int k = 0; k < n_g; k++) ash_planner_scale(p, g[k].lo, g[k].hi, g[k].roles, exp(share * g[k].log_f));
+}
+
+/* Measure every group's promotion from the current plan; the correction goes into g. */
+static ash_status learn(fit *f, ash_planner *p, const int *choice, const fit_meas *base, group *g, int n_g, ash_error *err) {
     size_t n = ash_planner_n_units(p);
-    group g[32];
-    int n_g = make_groups(f, level, g);
     int *try = ash_alloc(n * sizeof *try);
-    double factor[32], w[32], sum = 0, sw = 0;
+    double factor[MAX_GROUPS], w[MAX_GROUPS], sum = 0, sw = 0;
     ash_status st = ASH_OK;
     if (!try) return ash_fail(err, ASH_E_NOMEM, "out of memory while refining");
     for (int k = 0; k < n_g; k++) {
         double predicted = 0, total = 0;
         bool any = false;
         w[k] = 0;
+        g[k].log_f = 0;
         for (size_t u = 0; u < n; u++) {
             ash_plan_unit x = ash_planner_unit(p, u);
             int up = in_group(&g[k], &x) ? promoted(&x, choice[u]) : -1;
@@ -98,7 +104,7 @@ static ash_status learn(fit *f, ash_planner *p, const int *choice, const fit_mea
         double mean = sum / sw, prior = 1 / (0.4 * 0.4);
         double fk = (w[k] * factor[k] + prior * mean) / (w[k] + prior);
         /* depth bands refine what the roles have said already: only their deviation from the mean counts */
-        ash_planner_scale(p, g[k].lo, g[k].hi, g[k].roles, exp(k < 7 ? fk : 0.5 * (fk - mean)));
+        g[k].log_f = k < N_ROLE_GROUPS ? fk : 0.5 * (fk - mean);
     }
 done:
     ash_free(try);
@@ -115,12 +121,29 @@ static ash_status verify(fit *f, int which, int *choice, double *predicted, fit_
     return ASH_OK;
 }
 
+/* Solve with the planner as it is now; the new plan replaces c and base when it measures better. */
+static ash_status try_corrected(fit *f, ash_planner *p, int *c, int *next, fit_meas *base, const char *label, bool *better, ash_error *err) {
+    const size_t n = ash_planner_n_units(p);
+    ash_solution s;
+    fit_meas m;
+    *better = false;
+    ASH_TRY(ash_planner_solve(p, f->budget, next, &s, err));
+    if (memcmp(next, c, n * sizeof *c) == 0) return ASH_OK;
+    ASH_TRY(measure_choice(f, p, next, "refine: new plan", false, &m, err));
+    fit_check(f, label, s.damage, &m);
+    if (m.kld.v >= base->kld.v) return ASH_OK;
+    *better = true;
+    memcpy(c, next, n * sizeof *c);
+    f->predicted = s.damage;
+    return measure_choice(f, p, c, "refine: new plan", true, base, err);
+}
+
 ash_status fit_refine(fit *f, ash_error *err) {
     fit_effort e = fit_effort_of(f->o->effort);
     ash_status st = ASH_OK;
     double pred[2] = {INFINITY, INFINITY};
     int *choice[2] = {NULL, NULL}, *next = NULL;
-    fit_meas m[2], better;
+    fit_meas m[2];
     size_t n = ash_planner_n_units(f->pl[0] ? f->pl[0] : f->pl[1]);
     ash_error why = {0};
     for (int k = 0; k < 2; k++) {
@@ -162,16 +185,17 @@ ash_status fit_refine(fit *f, ash_error *err) {
         goto done;
     }
     for (int round = 0; round < e.groups; round++) {
-        ash_solution s;
-        ASH_TRY_GOTO(learn(f, p, c, base, e.groups, err), done);
-        ASH_TRY_GOTO(ash_planner_solve(p, f->budget, next, &s, err), done);
-        if (memcmp(next, c, n * sizeof *c) == 0) break;
-        ASH_TRY_GOTO(measure_choice(f, p, next, "refine: new plan", false, &better, err), done);
-        fit_check(f, "refined plan", s.damage, &better);
-        if (better.kld.v >= base->kld.v) break;
-        memcpy(c, next, n * sizeof *c);
-        f->predicted = s.damage;
-        ASH_TRY_GOTO(measure_choice(f, p, c, "refine: new plan", true, base, err), done);
+        group g[MAX_GROUPS];
+        const int n_g = make_groups(f, e.groups, g);
+        bool better = false;
+        ASH_TRY_GOTO(learn(f, p, c, base, g, n_g, err), done);
+        correct(p, g, n_g, 1);
+        ASH_TRY_GOTO(try_corrected(f, p, c, next, base, "refined plan", &better, err), done);
+        if (!better) { /* gains do not add up as far as that: half way */
+            correct(p, g, n_g, -0.5);
+            ASH_TRY_GOTO(try_corrected(f, p, c, next, base, "refined plan, half the correction", &better, err), done);
+        }
+        if (!better) break;
     }
     f->measured = base->kld.v;
     f->choice = c;

@@ -162,51 +162,62 @@ static uint32_t active_units(ash_sweep_job *j, uint32_t *act) {
     return n;
 }
 
-/* Chunks of the next pass: what the budget carries, what the minimum wants at first, then what half of the active units are
- * expected to need. */
-
-static uint32_t next_chunks(const ash_sweep_job *j, const uint32_t *act, uint32_t n) {
-    const ash_sweep_book *b = &j->book;
-    uint32_t have = b->n_chunks, want;
-    if (have < j->o.min_chunks) {
-        want = j->o.min_chunks - have;
-    } else {
-        double sum = 0;
-        for (uint32_t i = 0; i < n; i++) {
+/* What the active units take in the next pass: the least number at first, then what each is expected to need and a tenth more (to encode
+ * a matrix once more costs as much as a chunk or two), but at most three times what it has. The memory budget cuts the longest. */
+static uint32_t plan_pass(const ash_sweep_job *j, const uint32_t *act, uint32_t n, ash_sweep_take *take) {
+    uint64_t total = 0;
+    uint32_t longest = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t have = j->book.u[act[i]].n, want, least = (ASH_SWEEP_WORTH_A_PASS + n - 1) / n;
+        if (have < j->o.min_chunks) {
+            want = j->o.min_chunks - have;
+        } else {
             double mean, half;
             unit_stat(j, act[i], &mean, &half);
             double r = half / (j->o.until * mean);
-            sum += ASH_MIN(r * r, 4.0);
+            want = (uint32_t)ceil(have * (1.1 * ASH_MIN(r * r, 3.6) - 1));
+            want = ASH_MAX(want, ASH_MAX(least, 3u));
         }
-        want = (uint32_t)ceil(have * (sum / n - 1));
-        want = ASH_MAX(want, ASH_MAX(2u, ASH_SWEEP_WORTH_A_PASS / n));
+        take[i] = (ash_sweep_take){act[i], ASH_MIN(want, j->o.max_chunks - have)};
+        total += take[i].n;
+        longest = ASH_MAX(longest, take[i].n);
     }
-    want = ASH_MIN(want, j->o.max_chunks - have);
-    uint64_t per, rest;
-    ash_sweep_pass_bytes(j->m, j->e.n_threads, j->T, (uint64_t)n + ASH_SWEEP_EXTRA, 1, &per, &rest);
-    uint64_t fit = j->o.mem_bytes / per;
-    if (fit == 0) fit = 4; /* not even one chunk: to disk then */
-    return (uint32_t)ASH_MIN((uint64_t)want, fit);
+    uint64_t fit = j->o.mem_bytes / ash_sweep_diff_bytes(j->m, j->T, 1);
+    uint32_t cap = ASH_MIN(longest, (uint32_t)ASH_SWEEP_PASS_CHUNKS);
+    for (; cap > 0 && total + 2 * cap > fit; cap--) /* two for the controls */
+        for (uint32_t i = 0; i < n; i++)
+            if (take[i].n >= cap) total -= take[i].n - (cap - 1), take[i].n = cap - 1;
+    if (cap == 0) cap = 4; /* not even one chunk each: to disk then */
+    for (uint32_t i = 0; i < n; i++) {
+        if (take[i].n == 0) take[i].n = ASH_MIN(cap, j->o.max_chunks - j->book.u[act[i]].n);
+        take[i].n = ASH_MIN(take[i].n, cap);
+    }
+    return n;
 }
 
 ash_status ash_sweep_run_job(ash_sweep_job *j, ash_error *err) {
     uint32_t *act = ash_calloc(j->book.n_units, sizeof *act);
-    if (!act) return ash_fail(err, ASH_E_NOMEM, "out of memory");
+    ash_sweep_take *take = ash_calloc(j->book.n_units, sizeof *take);
     ash_status st = ASH_OK;
+    if (!act || !take) {
+        st = ash_fail(err, ASH_E_NOMEM, "out of memory");
+        goto done;
+    }
     if (j->book.n_probe && !j->book.probed) {
-        uint32_t n = active_units(j, act);
-        j->work_total = ash_sweep_probe_macs(j->m, j->T) * j->book.n_probe + ash_sweep_macs(j->m, j->T, j->units, act, n) * j->o.min_chunks;
-        ASH_TRY_GOTO(ash_sweep_pass(j, NULL, 0, 0, j->book.n_probe, ASH_PASS_PROBES, err), done);
+        double probes = ash_sweep_probe_macs(j->m, j->T) * j->book.n_probe;
+        j->work_total = probes + ash_sweep_macs(j->m, j->T, j->units, j->book.n_units) * j->o.min_chunks;
+        ASH_TRY_GOTO(ash_sweep_pass(j, NULL, 0, ASH_PASS_PROBES, err), done);
         if (j->o.checkpoint) ASH_TRY_GOTO(ash_book_save(&j->book, j->o.checkpoint, err), done);
     }
     for (;;) {
         uint32_t n = active_units(j, act);
         if (n == 0) break;
-        uint32_t c = next_chunks(j, act, n);
-        double left = ash_sweep_macs(j->m, j->T, j->units, act, n); /* of one chunk */
-        uint32_t more = j->book.n_chunks < j->o.min_chunks ? j->o.min_chunks - j->book.n_chunks : c;
-        j->work_total = j->work_done + left * more;
-        ASH_TRY_GOTO(ash_sweep_pass(j, act, n, j->book.n_chunks, c, j->book.n_chunks == 0 ? ASH_PASS_CONTROLS : 0, err), done);
+        n = plan_pass(j, act, n, take);
+        j->work_total = j->work_done + ash_sweep_take_macs(j, take, n);
+        for (uint32_t i = 0; i < n; i++) /* passes that are sure to come */
+            if (j->book.u[take[i].unit].n + take[i].n < j->o.min_chunks)
+                j->work_total += (j->o.min_chunks - j->book.u[take[i].unit].n - take[i].n) * ash_sweep_macs(j->m, j->T, &j->units[take[i].unit], 1);
+        ASH_TRY_GOTO(ash_sweep_pass(j, take, n, j->book.n_chunks == 0 ? ASH_PASS_CONTROLS : 0, err), done);
         if (j->book.identity != 0) {
             st = ash_fail(err, ASH_E_INTERNAL, "the identity control gave a divergence of %g instead of 0", j->book.identity);
             goto done;
@@ -216,6 +227,7 @@ ash_status ash_sweep_run_job(ash_sweep_job *j, ash_error *err) {
     }
 done:
     ash_free(act);
+    ash_free(take);
     return st;
 }
 

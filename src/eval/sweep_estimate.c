@@ -169,8 +169,8 @@ ash_status ash_sweep_estimate(ash_sweep_cost *c, const ash_model *m, const ash_s
     if (st != ASH_OK) return st;
 
     const ash_sweep_unit first = {0, 1, ASH_Q8_0};
-    const double layer_macs = ash_sweep_macs(m, T, &first, NULL, 1) / (L - 0.5);
-    const double macs = ash_sweep_macs(m, T, units, NULL, n);
+    const double layer_macs = ash_sweep_macs(m, T, &first, 1) / (L - 0.5);
+    const double macs = ash_sweep_macs(m, T, units, n);
     double encode = 0, n_weights = 0; /* seconds and weights of a pass with all units */
     for (size_t i = 0; i < n; i++)
         for (int r = 0; r < ASH_ROLE_COUNT; r++) {
@@ -181,36 +181,35 @@ ash_status ash_sweep_estimate(ash_sweep_cost *c, const ash_model *m, const ash_s
             n_weights += rows * w->K;
         }
     const double per_chunk = L * t.ref + scored * t.head;
-    if (n >= ASH_SWEEP_PROBE_UNITS) /* every layer changed once more, and three streams of 1, 2/3, 1/3 of the layers */
-        c->seconds += ASH_SWEEP_PROBE_CHUNKS * (per_chunk + L * t.ref + 2 * L * t.delta) + L * t.pack;
-    uint64_t per, rest;
-    ash_sweep_pass_bytes(m, n_threads, T, (uint64_t)n + ASH_SWEEP_EXTRA, 1, &per, &rest);
-    double have = 0, biggest = 0, diff = 0; /* chunks, and bytes of differences, of the largest pass */
+    if (n >= ASH_SWEEP_PROBE_UNITS) /* ffn_down once more in float32, and three streams of 1, 2/3, 1/3 of the layers */
+        c->seconds += ASH_SWEEP_PROBE_CHUNKS * (per_chunk + L * t.ref / 4 + 2 * L * t.delta) + L * t.pack;
+    /* the passes: all units take the least number of chunks, then each what it lacks, up to three times what it has */
+    double have[ASH_ARRAY_LEN(k_spread)] = {0}, most_takes = 0, most_chunks = 0;
+    const double room = (double)(o.mem_bytes / ash_sweep_diff_bytes(m, T, 1));
     for (;;) {
-        double act = 0, sum = 0;
+        double act = 0, takes = 0, longest = 0, least = o.max_chunks;
         for (size_t k = 0; k < ASH_ARRAY_LEN(k_spread); k++) {
-            double need = chunks_needed(&o, k);
-            if (need <= have) continue;
-            act += k_spread[k].share * (double)n;
-            sum += k_spread[k].share * (double)n * (have > 0 ? ASH_MIN(need / have, 4.0) : 1);
+            double units_k = k_spread[k].share * (double)n, need = chunks_needed(&o, k);
+            if (need <= have[k]) continue;
+            double want = have[k] < o.min_chunks ? o.min_chunks - have[k] : ASH_MIN(need * 1.1 - have[k], 3 * have[k]);
+            want = ASH_MIN(ASH_MIN(want, o.max_chunks - have[k]), ASH_MAX(1, room / (double)n)); /* roughly as the budget cuts */
+            act += units_k;
+            takes += units_k * want;
+            least = ASH_MIN(least, have[k]);
+            have[k] += want;
+            longest = ASH_MAX(longest, have[k]);
         }
-        if (act < 0.5 || have >= o.max_chunks) break;
-        double want = have < o.min_chunks ? o.min_chunks - have : ceil(have * (sum / act - 1));
-        want = ASH_MIN(ASH_MAX(want, ASH_MAX(2.0, floor(ASH_SWEEP_WORTH_A_PASS / act))), o.max_chunks - have);
-        uint64_t fit = o.mem_bytes / (per * (uint64_t)ASH_MAX(act, 1.0) / n + 1);
-        want = ASH_MIN(want, fit ? (double)fit : 4.0);
-        double groups = ceil(ASH_MAX(8.0 * n_threads / want, 1.0)), share = act / (double)n;
-        groups = ASH_MAX(ASH_MIN(groups, floor(act / 16)), 1.0);
-        c->seconds += L * t.pack + share * encode + want * (L * t.ref * groups + scored * t.head) + want * share * macs / layer_macs * t.delta;
-        c->macs += want * share * macs;
-        c->chunks += want * share;
-        have += want;
-        diff = ASH_MAX(diff, want * (share * (double)n + ASH_SWEEP_EXTRA) * (double)per / ((double)n + ASH_SWEEP_EXTRA));
-        biggest = ASH_MAX(biggest, want);
+        if (act < 0.5) break;
+        double chunks = longest - least, groups = ASH_MAX(ASH_MIN(ceil(8.0 * n_threads / chunks), floor(act / 16)), 1.0);
+        c->seconds += L * t.pack + act / (double)n * encode + chunks * (L * t.ref * groups + scored * t.head) + takes / (double)n * macs / layer_macs * t.delta;
+        c->macs += takes / (double)n * macs;
+        c->chunks += takes / (double)n;
+        most_takes = ASH_MAX(most_takes, takes);
+        most_chunks = ASH_MAX(most_chunks, chunks);
     }
-    ash_sweep_pass_bytes(m, n_threads, T, (uint64_t)n + ASH_SWEEP_EXTRA, (uint64_t)biggest, &per, &rest);
-    if (diff > (double)o.mem_bytes) c->disk_bytes = (uint64_t)diff;
-    c->mem_bytes = (diff > (double)o.mem_bytes ? 0 : (uint64_t)diff) + rest;
+    uint64_t diff = ash_sweep_diff_bytes(m, T, (uint64_t)most_takes);
+    if (diff > o.mem_bytes) c->disk_bytes = diff;
+    c->mem_bytes = (diff > o.mem_bytes ? 0 : diff) + ash_sweep_rest_bytes(m, n_threads, T, (uint64_t)most_chunks);
     c->forward_rate = layer_macs / t.ref;
     c->head_rate = 1 / t.head;
     c->encode_rate = encode > 0 ? n_weights / encode : 0;

@@ -10,7 +10,8 @@
 
 typedef struct {
     ash_sweep_job *j;
-    uint32_t n_chunks, c0;
+    uint32_t n_chunks;
+    uint32_t *ids;           /* their numbers in the job, ascending */
     ash_stream *s;
     uint32_t n_streams;
     size_t row;              /* T * E */
@@ -30,37 +31,43 @@ const ash_mat *ash_sweep_mat(const ash_model *m, int layer, int role) {
     return w && w->data ? w : NULL;
 }
 
-double ash_sweep_macs(const ash_model *m, int T, const ash_sweep_unit *units, const uint32_t *act, size_t n) {
+double ash_sweep_macs(const ash_model *m, int T, const ash_sweep_unit *units, size_t n) {
     double layer = 0, total = 0;
     for (int r = 0; r < ASH_W_COUNT; r++) layer += (double)m->layers[0].w[r].n_rows * m->layers[0].w[r].K;
     layer += (double)T * m->hp.max_q; /* attention, both products */
     for (size_t i = 0; i < n; i++) {
-        const ash_sweep_unit *u = &units[act ? act[i] : i];
-        double left = m->hp.n_layer - (u->layer > 0 ? u->layer : 0) - 0.5;
-        if (u->roles & 1u << ASH_ROLE_OUTPUT) left = 0;
+        double left = m->hp.n_layer - (units[i].layer > 0 ? units[i].layer : 0) - 0.5;
+        if (units[i].roles & 1u << ASH_ROLE_OUTPUT) left = 0;
         total += left * layer * T;
     }
     return total;
 }
 
-/* A probe changes a share of the layers in float32 and lives from the first of them on; the reference itself counts too. */
+double ash_sweep_take_macs(const ash_sweep_job *j, const ash_sweep_take *take, uint32_t n_take) {
+    double total = 0;
+    for (uint32_t i = 0; i < n_take; i++) total += take[i].n * ash_sweep_macs(j->m, j->T, &j->units[take[i].unit], 1);
+    return total;
+}
+
+/* A probe changes a matrix of a third of the layers in float32 and lives from the first of them on; the reference itself counts too. */
 double ash_sweep_probe_macs(const ash_model *m, int T) {
     ash_sweep_unit u[ASH_SWEEP_PROBES];
     for (int k = 0; k < ASH_SWEEP_PROBES; k++) u[k] = (ash_sweep_unit){k * m->hp.n_layer / ASH_SWEEP_PROBES, 1, ASH_Q8_0};
     ash_sweep_unit whole = {0, 1, ASH_Q8_0};
-    return ash_sweep_macs(m, T, u, NULL, ASH_SWEEP_PROBES) + 6 * ash_sweep_macs(m, T, &whole, NULL, 1);
+    return ash_sweep_macs(m, T, u, ASH_SWEEP_PROBES) + 4 * ash_sweep_macs(m, T, &whole, 1);
 }
 
-void ash_sweep_pass_bytes(const ash_model *m, int n_threads, int T, uint64_t n_act, uint64_t n_chunks, uint64_t *diff, uint64_t *rest) {
+uint64_t ash_sweep_diff_bytes(const ash_model *m, int T, uint64_t n_takes) { return n_takes * (uint64_t)T * (uint64_t)m->hp.n_embd * 2; }
+
+uint64_t ash_sweep_rest_bytes(const ash_model *m, int n_threads, int T, uint64_t n_chunks) {
     uint64_t layer = 0;
     for (int l = 0; l < m->hp.n_layer; l++) {
         uint64_t n = 0;
         for (int r = 0; r < ASH_W_COUNT; r++) n += ash_packed_floats(m->layers[l].w[r].n_rows, m->layers[l].w[r].K);
         layer = ASH_MAX(layer, n);
     }
-    *diff = n_act * n_chunks * (uint64_t)T * (uint64_t)m->hp.n_embd * 2;
-    *rest = layer * 4 * 3 + layer * 9 / 8 + n_chunks * (uint64_t)T * (uint64_t)m->hp.n_embd * 8 +
-            (uint64_t)n_threads * (ash_dref_floats(m, T) + ash_delta_scratch_floats(m, T)) * 4;
+    return layer * 4 * 3 + layer * 9 / 8 + n_chunks * (uint64_t)T * (uint64_t)m->hp.n_embd * 8 +
+           (uint64_t)n_threads * (ash_dref_floats(m, T) + ash_delta_scratch_floats(m, T)) * 4;
 }
 
 /* ---- streams ---- */
@@ -84,7 +91,8 @@ static void item_part(void *ctx, int64_t begin, int64_t end, int ith) {
         if (g == 0) memcpy(p->next + c * p->row, ref.x, p->row * sizeof(float));
         for (uint32_t k = g; k < p->n_list; k += p->n_groups) {
             const ash_stream *s = &p->s[p->list[k]];
-            uint16_t *keep = s->diff + c * p->row;
+            if (!ash_stream_has(s, c)) continue;
+            uint16_t *keep = s->diff + (c - s->c0) * p->row;
             const float *dw[ASH_W_COUNT] = {0};
             if (changes(s, p->L.layer))
                 for (int r = 0; r < ASH_W_COUNT; r++)
@@ -182,14 +190,15 @@ static ash_status start_stream(pass *p, ash_stream *s, ash_error *err) {
         goto done;
     }
     const float *imp = j->im ? ash_imatrix_weights(j->im, m->embd_name, (uint64_t)E) : NULL;
-    for (uint32_t c = 0; c < p->n_chunks; c++) {
+    for (uint32_t k = 0; k < s->n; k++) {
+        uint32_t c = s->c0 + k;
         for (int t = 0; t < p->j->T; t++) {
             float *dt = d + (size_t)t * (size_t)E;
             if (s->kind == ASH_STREAM_NOISE) {
                 for (int i = 0; i < E; i++) dt[i] = p->x[c * n + (size_t)t * (size_t)E + (size_t)i] * ((t * 31 + i * 7) % 3 - 1) * 0x1p-24f;
                 continue;
             }
-            ash_token tok = j->tok[(size_t)(p->c0 + c) * (size_t)j->T + (size_t)t];
+            ash_token tok = j->tok[(size_t)p->ids[c] * (size_t)j->T + (size_t)t];
             j->e.k->decode[m->embd.type](m->embd.data + (size_t)tok * m->embd.row_bytes, row, E);
             ASH_TRY_GOTO(ash_change_row(j->e.k, row, s->unit.type, imp, E, one, tmp, err), done);
             for (int i = 0; i < E; i++) {
@@ -199,7 +208,7 @@ static ash_status start_stream(pass *p, ash_stream *s, ash_error *err) {
                 s->err[1] += im * (double)row[i] * (double)row[i];
             }
         }
-        ash_vec_to_bf16(s->diff + c * n, d, (int64_t)n);
+        ash_vec_to_bf16(s->diff + k * n, d, (int64_t)n);
     }
     s->zero = false;
 done:
@@ -210,96 +219,128 @@ done:
     return st;
 }
 
-static ash_status setup_streams(pass *p, uint16_t *diff, const uint32_t *act, uint32_t n_act, unsigned extra, ash_error *err) {
+/* The chunks that some stream takes. ids has room for max_chunks or the probes' chunks, whichever is more. */
+static void choose_ids(pass *p, const ash_sweep_take *take, uint32_t n_take, unsigned extra) {
+    const ash_sweep_book *b = &p->j->book;
+    const uint32_t cap = ASH_MAX(b->max_chunks, b->n_probe);
+    for (uint32_t i = 0; i < n_take; i++)
+        for (uint32_t k = 0; k < take[i].n; k++) p->ids[b->u[take[i].unit].n + k] = 1;
+    p->n_chunks = 0;
+    for (uint32_t id = 0; id < cap; id++)
+        if (p->ids[id] || ((extra & ASH_PASS_PROBES) && id < b->n_probe)) p->ids[p->n_chunks++] = id; /* never ahead of what is read */
+}
+
+/* Where chunk number id is in the pass. */
+static uint32_t place_of(const pass *p, uint32_t id) {
+    uint32_t c = 0;
+    while (c < p->n_chunks && p->ids[c] < id) c++;
+    return c;
+}
+
+static ash_status setup_streams(pass *p, uint16_t *diff, const ash_sweep_take *take, uint32_t n_take, unsigned extra, ash_error *err) {
     ash_sweep_job *j = p->j;
     const int L = j->m->hp.n_layer;
-    const ash_sweep_unit probe = {-1, ASH_ROLES_LAYER, ash_quant_can(ASH_IQ4_NL) ? ASH_IQ4_NL : ASH_Q8_0};
-    p->s = ash_calloc((size_t)n_act + ASH_SWEEP_EXTRA, sizeof *p->s);
-    if (!p->s) return ash_fail(err, ASH_E_NOMEM, "out of memory for %u streams", n_act);
-    for (uint32_t i = 0; i < n_act; i++) {
-        ash_sweep_unit u = j->units[act[i]];
-        p->s[p->n_streams++] = (ash_stream){.kind = ASH_STREAM_UNIT, .unit = u, .from = u.layer < 0 ? 0 : u.layer, .to = u.layer < 0 ? L : u.layer + 1};
+    const ash_sweep_unit probe = {-1, 1u << ASH_ROLE_DOWN, ash_quant_can(ASH_IQ4_NL) ? ASH_IQ4_NL : ASH_Q8_0};
+    for (uint32_t i = 0; i < n_take; i++) {
+        ash_sweep_unit u = j->units[take[i].unit];
+        p->s[p->n_streams++] = (ash_stream){.kind = ASH_STREAM_UNIT, .unit = u, .from = u.layer < 0 ? 0 : u.layer, .to = u.layer < 0 ? L : u.layer + 1,
+                                            .c0 = place_of(p, j->book.u[take[i].unit].n), .n = take[i].n};
     }
     for (int k = 0; (extra & ASH_PASS_PROBES) && k < ASH_SWEEP_PROBES; k++)
-        p->s[p->n_streams++] = (ash_stream){.kind = ASH_STREAM_PROBE, .unit = probe, .from = k * L / ASH_SWEEP_PROBES, .to = (k + 1) * L / ASH_SWEEP_PROBES};
+        p->s[p->n_streams++] = (ash_stream){.kind = ASH_STREAM_PROBE, .unit = probe, .from = k * L / ASH_SWEEP_PROBES, .to = (k + 1) * L / ASH_SWEEP_PROBES, .n = p->n_chunks};
     if (extra & ASH_PASS_CONTROLS) {
         ash_sweep_unit same = {-1, ASH_ROLES_LAYER, ASH_F32};
-        p->s[p->n_streams++] = (ash_stream){.kind = ASH_STREAM_IDENTITY, .unit = same, .to = L};
-        p->s[p->n_streams++] = (ash_stream){.kind = ASH_STREAM_NOISE, .unit = same, .to = L};
+        uint32_t c0 = place_of(p, j->book.u[take[0].unit].n);
+        p->s[p->n_streams++] = (ash_stream){.kind = ASH_STREAM_IDENTITY, .unit = same, .to = L, .c0 = c0, .n = take[0].n};
+        p->s[p->n_streams++] = (ash_stream){.kind = ASH_STREAM_NOISE, .unit = same, .to = L, .c0 = c0, .n = take[0].n};
     }
     for (uint32_t i = 0; i < p->n_streams; i++) {
         ash_stream *s = &p->s[i];
         s->zero = true;
         s->table = s->unit.type != ASH_F32 && (s->unit.roles & (1u << ASH_ROLE_OUTPUT | (j->m->tied ? 1u << ASH_ROLE_EMBD : 0u)));
-        if (s->unit.roles != 1u << ASH_ROLE_OUTPUT) s->diff = diff + (size_t)i * p->n_chunks * p->row;
+        if (s->unit.roles != 1u << ASH_ROLE_OUTPUT) {
+            s->diff = diff;
+            diff += s->n * p->row;
+        }
         if (s->kind == ASH_STREAM_NOISE || (s->unit.roles & 1u << ASH_ROLE_EMBD)) ASH_TRY(start_stream(p, s, err));
         if (s->kind == ASH_STREAM_IDENTITY) { /* goes through all the arithmetic with a difference of zero */
-            memset(s->diff, 0, p->n_chunks * p->row * sizeof *s->diff);
+            memset(s->diff, 0, s->n * p->row * sizeof *s->diff);
             s->zero = false;
         }
     }
     return ASH_OK;
 }
 
-static void collect(const pass *p, const uint32_t *act, unsigned extra) {
+static void collect(const pass *p, const ash_sweep_take *take, unsigned extra) {
     ash_sweep_book *b = &p->j->book;
     int probe = 0;
     for (uint32_t i = 0; i < p->n_streams; i++) {
         const ash_stream *s = &p->s[i];
         double mean = 0;
-        for (uint32_t c = 0; c < p->n_chunks; c++) mean += s->kld[c] / p->n_chunks;
+        for (uint32_t c = 0; c < s->n; c++) mean += s->kld[c] / s->n;
         if (s->kind == ASH_STREAM_UNIT) {
-            ash_sweep_state *u = &b->u[act[i]];
-            for (uint32_t c = 0; c < p->n_chunks; c++) u->kld[u->n + c] = s->kld[c];
-            u->n += p->n_chunks;
+            ash_sweep_state *u = &b->u[take[i].unit];
+            memcpy(u->kld + u->n, s->kld, s->n * sizeof(double));
+            u->n += s->n;
+            b->n_chunks = ASH_MAX(b->n_chunks, u->n);
             if (!u->encoded) u->rel_err = s->err[1] > 0 ? s->err[0] / s->err[1] : 0;
             u->encoded = 1;
         } else if (s->kind == ASH_STREAM_PROBE) {
-            memcpy(b->probe + (size_t)probe++ * b->n_probe, s->kld, p->n_chunks * sizeof(double));
+            memcpy(b->probe + (size_t)probe++ * b->n_probe, s->kld, s->n * sizeof(double));
         } else {
             *(s->kind == ASH_STREAM_IDENTITY ? &b->identity : &b->noise) = mean;
         }
     }
     if (extra & ASH_PASS_PROBES) b->probed = 1;
-    else b->n_chunks += p->n_chunks;
 }
 
-ash_status ash_sweep_pass(ash_sweep_job *j, const uint32_t *act, uint32_t n_act, uint32_t c0, uint32_t n_chunks, unsigned extra, ash_error *err) {
+ash_status ash_sweep_pass(ash_sweep_job *j, const ash_sweep_take *take, uint32_t n_take, unsigned extra, ash_error *err) {
     ash_status st = ASH_OK;
     const ash_model *m = j->m;
-    pass p = {.j = j, .n_chunks = n_chunks, .c0 = c0, .row = (size_t)j->T * (size_t)m->hp.n_embd};
+    pass p = {.j = j, .row = (size_t)j->T * (size_t)m->hp.n_embd};
     p.L = (ash_dlayer){.m = m, .k = j->e.k, .T = j->T, .exact = j->exact};
     ash_layer_mem lm = {0};
     float *dw = NULL, *xs = NULL;
     uint16_t *diff = NULL;
     uint32_t *list = NULL;
-    uint64_t diff_bytes, rest_bytes;
-    ash_sweep_pass_bytes(m, j->e.n_threads, j->T, (uint64_t)n_act + ASH_SWEEP_EXTRA, n_chunks, &diff_bytes, &rest_bytes);
-    bool spill = diff_bytes > j->o.mem_bytes;
+    uint64_t takes = 0, diff_bytes = 0;
+    bool spill = false;
     p.ref_floats = up16(ash_dref_floats(m, j->T));
     p.scratch_floats = p.ref_floats + up16(p.row) + ash_delta_scratch_floats(m, j->T);
+    p.s = ash_calloc((size_t)n_take + ASH_SWEEP_EXTRA, sizeof *p.s);
+    p.ids = ash_calloc(ASH_MAX(j->book.max_chunks, j->book.n_probe), sizeof *p.ids);
+    if (!p.s || !p.ids) {
+        st = ash_fail(err, ASH_E_NOMEM, "out of memory for a pass of %u units", n_take);
+        goto done;
+    }
+    choose_ids(&p, take, n_take, extra);
+    for (uint32_t i = 0; i < n_take; i++) takes += take[i].n;
+    if (extra & ASH_PASS_CONTROLS) takes += 2 * (uint64_t)take[0].n;
+    if (extra & ASH_PASS_PROBES) takes += (uint64_t)ASH_SWEEP_PROBES * p.n_chunks;
+    diff_bytes = ash_sweep_diff_bytes(m, j->T, takes);
+    spill = diff_bytes > j->o.mem_bytes;
     if (spill) {
         void *map = NULL;
-        ASH_TRY(ash_spill_map(j->o.spill_dir ? j->o.spill_dir : ".", diff_bytes, &map, err));
+        ASH_TRY_GOTO(ash_spill_map(j->o.spill_dir ? j->o.spill_dir : ".", diff_bytes, &map, err), done);
         diff = map;
     } else {
         diff = ash_alloc_aligned(diff_bytes, 64);
     }
     p.scratch = ash_alloc_aligned((size_t)j->e.n_threads * p.scratch_floats * sizeof(float), 64);
-    xs = ash_alloc_aligned(2 * n_chunks * p.row * sizeof(float), 64);
-    list = ash_calloc((size_t)n_act + ASH_SWEEP_EXTRA, sizeof *list);
+    xs = ash_alloc_aligned(2 * p.n_chunks * p.row * sizeof(float), 64);
+    list = ash_calloc((size_t)n_take + ASH_SWEEP_EXTRA, sizeof *list);
     if (!diff || !p.scratch || !xs || !list) {
-        st = ash_fail(err, ASH_E_NOMEM, "out of memory for a pass of %u units over %u chunks", n_act, n_chunks);
+        st = ash_fail(err, ASH_E_NOMEM, "out of memory for a pass of %u units over %u chunks", n_take, p.n_chunks);
         goto done;
     }
     ASH_TRY_GOTO(ash_layer_mem_alloc(&lm, m, err), done);
     ASH_TRY_GOTO(ash_layer_ropes(&p.L, err), done);
     const size_t layer_floats = lm.floats;
     p.x = xs;
-    p.next = xs + n_chunks * p.row;
-    for (uint32_t c = 0; c < n_chunks; c++)
-        ash_embed_tokens(m, j->e.k, j->tok + (size_t)(c0 + c) * (size_t)j->T, j->T, p.x + c * p.row);
-    ASH_TRY_GOTO(setup_streams(&p, diff, act, n_act, extra, err), done);
+    p.next = xs + p.n_chunks * p.row;
+    for (uint32_t c = 0; c < p.n_chunks; c++)
+        ash_embed_tokens(m, j->e.k, j->tok + (size_t)p.ids[c] * (size_t)j->T, j->T, p.x + c * p.row);
+    ASH_TRY_GOTO(setup_streams(&p, diff, take, n_take, extra, err), done);
     /* changed matrices of several types at once where they are small beside the budget, else one type at a time */
     uint64_t used = 0;
     for (uint32_t i = 0; i < p.n_streams; i++) used |= 1ull << p.s[i].unit.type;
@@ -309,7 +350,7 @@ ash_status ash_sweep_pass(ash_sweep_job *j, const uint32_t *act, uint32_t n_act,
         st = ash_fail(err, ASH_E_NOMEM, "out of memory for the changed matrices");
         goto done;
     }
-    double macs = (ash_sweep_macs(m, j->T, j->units, act, n_act) + (n_act ? 0 : ash_sweep_probe_macs(m, j->T))) * n_chunks;
+    double macs = n_take ? ash_sweep_take_macs(j, take, n_take) : ash_sweep_probe_macs(m, j->T) * p.n_chunks;
     for (int l = 0; l < m->hp.n_layer; l++) {
         double f = (double)l / m->hp.n_layer; /* live streams grow with depth: work done goes with the square */
         ASH_TRY_GOTO(ash_progress_at(&j->o.progress, "sweep", j->work_done + macs * f * f, j->work_total, NULL, err), done);
@@ -320,14 +361,15 @@ ash_status ash_sweep_pass(ash_sweep_job *j, const uint32_t *act, uint32_t n_act,
     ash_layer_mem_free(&lm);
     ash_free(dw);
     dw = NULL;
-    ASH_TRY_GOTO(ash_sweep_score(j, p.s, p.n_streams, p.x, c0, n_chunks, err), done);
-    collect(&p, act, extra);
+    ASH_TRY_GOTO(ash_sweep_score(j, p.s, p.n_streams, p.x, p.ids, p.n_chunks, err), done);
+    collect(&p, take, extra);
     j->work_done += macs;
 done:
     for (uint32_t i = 0; p.s && i < p.n_streams; i++) ash_free(p.s[i].kld);
     ash_free(p.s);
-    if (spill) ash_spill_unmap(diff, diff_bytes);
-    else ash_free(diff);
+    ash_free(p.ids);
+    if (spill && diff) ash_spill_unmap(diff, diff_bytes);
+    else if (!spill) ash_free(diff);
     ash_free(p.scratch);
     ash_free(xs);
     ash_free(list);

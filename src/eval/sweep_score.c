@@ -13,7 +13,8 @@ enum { STREAM_TILE = 64 };
 typedef struct {
     ash_sweep_job *j;
     ash_stream *s;
-    uint32_t n_streams, n_chunks, c0, per; /* per: scored positions of a chunk */
+    uint32_t n_streams, n_chunks, per; /* per: scored positions of a chunk */
+    const uint32_t *ids;     /* the chunks' numbers */
     const float *x;          /* [chunk][T][E] */
     float *h;                /* [chunk * per][E]: the reference's final states */
     ash_support *sup;        /* [chunk * per] */
@@ -39,9 +40,9 @@ static void choose_part(void *ctx, int64_t begin, int64_t end, int ith) {
     int64_t V = c->j->m->hp.n_vocab;
     for (int64_t i = begin; i < end; i++) {
         float *p = c->logits + i * V;
-        uint64_t pos = c->at + (uint64_t)i;
+        uint64_t pos = c->at + (uint64_t)i, id = c->ids[pos / c->per] * 65536ull + pos % c->per;
         c->j->e.k->softmax(p, (int)V);
-        ash_support_choose(&c->sup[pos], p, V, c->j->o.seed * 0x9e3779b97f4a7c15ull + c->c0 * 65536ull + pos);
+        ash_support_choose(&c->sup[pos], p, V, c->j->o.seed * 0x9e3779b97f4a7c15ull + id);
     }
 }
 
@@ -55,7 +56,7 @@ static size_t scratch_floats(int E) {
 static void state_of(const score *c, const ash_stream *s, uint32_t chunk, int t, float *d, float *out) {
     const int E = c->j->m->hp.n_embd;
     const float *x = c->x + ((size_t)chunk * (size_t)c->j->T + (size_t)t) * (size_t)E;
-    ash_vec_from_bf16(d, s->diff + ((size_t)chunk * (size_t)c->j->T + (size_t)t) * (size_t)E, E);
+    ash_vec_from_bf16(d, s->diff + ((size_t)(chunk - s->c0) * (size_t)c->j->T + (size_t)t) * (size_t)E, E);
     ash_vec_add(d, x, d, E);
     c->j->e.k->rmsnorm(d, c->j->m->out_norm, E, c->j->m->hp.eps, out);
 }
@@ -84,11 +85,14 @@ static void plain_part(void *ctx, int64_t begin, int64_t end, int ith) {
             for (int i = 0; i < nr; i++) k->decode[m->head.type](m->head.data + (size_t)sp->id[r + i] * m->head.row_bytes, rows + (size_t)i * (size_t)E, E);
             k->packf(rows, E, nr, E, panels + (size_t)r * (size_t)E);
         }
-        for (uint32_t s0 = 0; s0 < c->n_plain; s0 += STREAM_TILE) {
-            uint32_t n = ASH_MIN((uint32_t)STREAM_TILE, c->n_plain - s0);
+        for (uint32_t s0 = 0; s0 < c->n_plain;) {
+            uint32_t n = 0, which[STREAM_TILE];
+            for (; n < STREAM_TILE && s0 < c->n_plain; s0++)
+                if (ash_stream_has(&c->s[c->plain[s0]], chunk)) which[n++] = c->plain[s0];
+            if (n == 0) break;
             for (uint32_t i = 0; i < n; i++) {
                 float *xi = x + (size_t)i * (size_t)E;
-                state_of(c, &c->s[c->plain[s0 + i]], chunk, t, tmp, xi);
+                state_of(c, &c->s[which[i]], chunk, t, tmp, xi);
                 ash_vec_sub(xi, xi, h, E);
             }
             memcpy(x + (size_t)n * (size_t)E, h, (size_t)E * sizeof(float)); /* plain logits, for the soft-cap */
@@ -96,11 +100,14 @@ static void plain_part(void *ctx, int64_t begin, int64_t end, int ith) {
             for (uint32_t i = 0; i < n; i++) {
                 float *di = d + (size_t)i * ASH_SUP_N;
                 cap_diff(c, d + (size_t)n * ASH_SUP_N, di, sp->n);
-                c->kl[(size_t)pos * c->n_streams + c->plain[s0 + i]] = (float)ash_vec_kl(sp->w, di, sp->n);
+                c->kl[(size_t)pos * c->n_streams + which[i]] = (float)ash_vec_kl(sp->w, di, sp->n);
             }
         }
     }
 }
+
+/* The positions of a chunk that tables are scored at: every stride-th. */
+static uint32_t table_positions(const score *c) { return (c->per + c->stride - 1) / c->stride; }
 
 static void table_part(void *ctx, int64_t begin, int64_t end, int ith) {
     score *c = ctx;
@@ -110,11 +117,11 @@ static void table_part(void *ctx, int64_t begin, int64_t end, int ith) {
     float *x = c->scratch + (size_t)ith * c->scratch_floats, *row = x + up16((size_t)E), *tmp = row + up16((size_t)E), *d = tmp + up16((size_t)E),
           *base = d + ASH_SUP_N;
     for (int64_t i = begin; i < end; i++) {
-        uint32_t pos = (uint32_t)i * c->stride, chunk = pos / c->per;
-        int t = (int)(pos % c->per + c->j->o.skip);
+        const ash_stream *s = &c->s[c->table];
+        uint32_t chunk = s->c0 + (uint32_t)i / table_positions(c), in = (uint32_t)i % table_positions(c) * c->stride, pos = chunk * c->per + in;
+        int t = (int)(in + c->j->o.skip);
         const ash_support *sp = &c->sup[pos];
         const float *h = c->h + (size_t)pos * (size_t)E;
-        const ash_stream *s = &c->s[c->table];
         if (s->diff) state_of(c, s, chunk, t, tmp, x);
         else memcpy(x, h, (size_t)E * sizeof(float));
         for (int r = 0; r < sp->n; r++) {
@@ -165,40 +172,47 @@ static void output_error(const score *c, ash_stream *s, const int32_t *ids, int3
     }
 }
 
+/* Tokens in the support sets that stream s is scored on: ids[], and slot[token] = its place there, -1 elsewhere. */
+static int32_t tokens_of(const score *c, const ash_stream *s, int32_t *slot, int32_t *ids) {
+    const int32_t V = (int32_t)c->j->m->hp.n_vocab;
+    int32_t n = 0;
+    memset(slot, 0xff, (size_t)V * sizeof *slot);
+    for (uint32_t chunk = s->c0; chunk < s->c0 + s->n; chunk++)
+        for (uint32_t in = 0; in < c->per; in += c->stride) {
+            const ash_support *sp = &c->sup[(size_t)chunk * c->per + in];
+            for (int i = 0; i < sp->n; i++) slot[sp->id[i]] = 0;
+        }
+    for (int32_t i = 0; i < V; i++)
+        if (slot[i] == 0) {
+            ids[n] = i;
+            slot[i] = n++;
+        }
+    return n;
+}
+
 /* Streams with another head: rows of the tokens in the support sets go through encode and decode, one type at a time. */
 static ash_status score_tables(score *c, ash_error *err) {
     ash_status st = ASH_OK;
     const ash_model *m = c->j->m;
     const int E = m->hp.n_embd;
-    const uint32_t n_pos = c->n_chunks * c->per, n_scored = (n_pos + c->stride - 1) / c->stride;
     int32_t *slot = ash_alloc((size_t)m->hp.n_vocab * sizeof *slot), *ids = ash_alloc((size_t)m->hp.n_vocab * sizeof *ids);
     float *rows = NULL;
     if (!slot || !ids) {
         st = ash_fail(err, ASH_E_NOMEM, "out of memory for the head");
         goto done;
     }
-    memset(slot, 0xff, (size_t)m->hp.n_vocab * sizeof *slot);
-    int32_t n_ids = 0;
-    for (uint32_t p = 0; p < n_pos; p += c->stride)
-        for (int i = 0; i < c->sup[p].n; i++) slot[c->sup[p].id[i]] = 0;
-    for (int32_t i = 0; i < m->hp.n_vocab; i++)
-        if (slot[i] == 0) {
-            ids[n_ids] = i;
-            slot[i] = n_ids++;
-        }
-    rows = ash_alloc_aligned((size_t)n_ids * (size_t)E * sizeof(float) + 64, 64);
-    if (!rows) {
-        st = ash_fail(err, ASH_E_NOMEM, "out of memory for %d rows of the head", n_ids);
-        goto done;
-    }
-    c->slot = slot;
-    c->rows = rows;
-    encode_ctx n = {.c = c, .ids = ids, .rows = rows};
-    n.imp = c->j->im ? ash_imatrix_weights(c->j->im, m->head_name, (uint64_t)E) : NULL;
     for (uint32_t i = 0; i < c->n_streams; i++) {
         ash_stream *s = &c->s[i];
         if (!s->table) continue;
-        n.type = s->unit.type;
+        int32_t n_ids = tokens_of(c, s, slot, ids);
+        ash_free(rows);
+        rows = ash_alloc_aligned((size_t)n_ids * (size_t)E * sizeof(float) + 64, 64);
+        if (!rows) {
+            st = ash_fail(err, ASH_E_NOMEM, "out of memory for %d rows of the head", n_ids);
+            goto done;
+        }
+        encode_ctx n = {.c = c, .ids = ids, .rows = rows, .type = s->unit.type};
+        n.imp = c->j->im ? ash_imatrix_weights(c->j->im, m->head_name, (uint64_t)E) : NULL;
         ash_pool_run(c->j->e.pool, n_ids, 16, encode_part, &n);
         if (n.failed) {
             if (err) *err = n.err;
@@ -206,9 +220,11 @@ static ash_status score_tables(score *c, ash_error *err) {
             ash_error_prefix(err, "tensor %s", m->head_name);
             goto done;
         }
+        c->slot = slot;
+        c->rows = rows;
         if (s->unit.roles & 1u << ASH_ROLE_OUTPUT) output_error(c, s, ids, n_ids, n.imp); /* an embedding's was summed at the start */
         c->table = i;
-        ash_pool_run(c->j->e.pool, n_scored, 4, table_part, c);
+        ash_pool_run(c->j->e.pool, (int64_t)s->n * table_positions(c), 4, table_part, c);
         ASH_TRY_GOTO(ash_progress_at(&c->j->o.progress, "sweep", c->j->work_done, c->j->work_total, "tables", err), done);
     }
 done:
@@ -218,11 +234,11 @@ done:
     return st;
 }
 
-ash_status ash_sweep_score(ash_sweep_job *j, ash_stream *s, uint32_t n_streams, const float *x, uint32_t c0, uint32_t n_chunks, ash_error *err) {
+ash_status ash_sweep_score(ash_sweep_job *j, ash_stream *s, uint32_t n_streams, const float *x, const uint32_t *ids, uint32_t n_chunks, ash_error *err) {
     ash_status st = ASH_OK;
     const ash_model *m = j->m;
     const size_t E = (size_t)m->hp.n_embd, V = (size_t)m->hp.n_vocab;
-    score c = {.j = j, .s = s, .n_streams = n_streams, .n_chunks = n_chunks, .c0 = c0, .per = (uint32_t)j->T - j->o.skip, .x = x};
+    score c = {.j = j, .s = s, .n_streams = n_streams, .n_chunks = n_chunks, .ids = ids, .per = (uint32_t)j->T - j->o.skip, .x = x};
     const uint32_t n_pos = n_chunks * c.per;
     c.stride = V > 65536 ? 4 : 1; /* a large table's rows are dear to encode */
     c.scratch_floats = ASH_MAX(scratch_floats((int)E), up16(E) + ash_change_row_floats((int)E) + 64);
@@ -249,7 +265,7 @@ ash_status ash_sweep_score(ash_sweep_job *j, ash_stream *s, uint32_t n_streams, 
         ash_pool_run(j->e.pool, n, 1, choose_part, &c);
     }
     for (uint32_t i = 0; i < n_streams; i++) {
-        s[i].kld = ash_calloc(n_chunks, sizeof *s[i].kld);
+        s[i].kld = ash_calloc(s[i].n, sizeof *s[i].kld);
         if (!s[i].kld) {
             st = ash_fail(err, ASH_E_NOMEM, "out of memory for the results");
             goto done;
@@ -261,14 +277,10 @@ ash_status ash_sweep_score(ash_sweep_job *j, ash_stream *s, uint32_t n_streams, 
     if (c.n_plain) ash_pool_run(j->e.pool, n_pos, 1, plain_part, &c);
     if (any_table) ASH_TRY_GOTO(score_tables(&c, err), done);
     for (uint32_t i = 0; i < n_streams; i++)
-        for (uint32_t k = 0; k < n_chunks; k++) {
+        for (uint32_t k = 0; k < s[i].n; k++) {
             double sum = 0;
-            uint32_t n = 0;
-            for (uint32_t p = k * c.per; p < (k + 1) * c.per; p++) {
-                if (s[i].table && p % c.stride) continue;
-                sum += (double)c.kl[(size_t)p * n_streams + i];
-                n++;
-            }
+            uint32_t n = 0, stride = s[i].table ? c.stride : 1;
+            for (uint32_t in = 0; in < c.per; in += stride, n++) sum += (double)c.kl[((size_t)(s[i].c0 + k) * c.per + in) * n_streams + i];
             s[i].kld[k] = n ? sum / n : 0;
         }
 done:

@@ -10,14 +10,18 @@ typedef struct {
     ash_sweep_unit unit;
     ash_stream_kind kind;
     int from, to;       /* layers it changes: [from, to) */
+    uint32_t c0, n;     /* chunks of the pass it takes: [c0, c0 + n) */
     bool zero;          /* equal to the reference so far */
     bool table;         /* the head's rows change too */
-    uint16_t *diff;     /* [chunk][T][n_embd] bfloat16; NULL: hidden states never differ */
+    uint16_t *diff;     /* [n][T][n_embd] bfloat16; NULL: hidden states never differ */
     double err[2];      /* weighted squared error and squared weights */
-    double *kld;        /* [n_chunks] out; owned */
+    double *kld;        /* [n] out; owned */
 } ash_stream;
 
-/* x[chunk][T][n_embd]: the reference's residual leaving the last layer. Fills s[i].kld. */
-ash_status ash_sweep_score(ash_sweep_job *j, ash_stream *s, uint32_t n_streams, const float *x, uint32_t c0, uint32_t n_chunks, ash_error *err);
+static inline bool ash_stream_has(const ash_stream *s, uint32_t chunk) { return chunk - s->c0 < s->n; }
+
+/* x[chunk][T][n_embd]: the reference's residual leaving the last layer; ids: the chunks' numbers in the job, which seed their support sets.
+ * Fills s[i].kld. */
+ash_status ash_sweep_score(ash_sweep_job *j, ash_stream *s, uint32_t n_streams, const float *x, const uint32_t *ids, uint32_t n_chunks, ash_error *err);
 
 #endif

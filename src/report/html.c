@@ -36,6 +36,8 @@ static const char css[] =
     ".sample{margin:18px 0 0}.sample p{margin:0 0 8px;font-weight:600}.pair{display:grid;grid-template-columns:1fr 1fr;gap:14px}.pair div{background:var(--bg);border:1px solid var(--line);border-radius:10px;padding:12px 14px;font-size:14px;white-space:pre-wrap;overflow-wrap:anywhere}"
     ".pair div span{display:block;font-size:11.5px;text-transform:uppercase;letter-spacing:.07em;color:var(--muted);margin-bottom:5px}.pair div.fit span{color:var(--accent)}"
     "dl{display:grid;grid-template-columns:max-content 1fr;gap:7px 22px;margin:0;font-size:14px}dt{color:var(--muted)}dd{margin:0;font-family:ui-monospace,'SF Mono',Menlo,Consolas,monospace;font-size:12.8px;overflow-wrap:anywhere;white-space:pre-wrap}"
+    "@media(max-width:700px){main{padding:28px 14px 48px}section{padding:20px 16px}h1{font-size:27px}.lede{font-size:17px}.tiles{grid-template-columns:1fr 1fr}.tile b{font-size:24px}.plot{min-width:680px}.gridmap{min-width:900px}"
+    "dl{grid-template-columns:1fr;gap:2px}dd{margin-bottom:10px}}.legend span{white-space:nowrap}.legend span:last-child,.legend.wrap span{white-space:normal}"
     "ul.notes{margin:6px 0 0;padding-left:20px}footer{color:var(--muted);font-size:13px;margin-top:26px}@media print{section,.tile{break-inside:avoid;box-shadow:none}}";
 
 static void tile(ash_buf *b, const char *cls, const char *label) { ash_buf_addf(b, "<div class='tile%s'><span>%s</span><b>", cls, label); }
@@ -49,6 +51,23 @@ static const ash_report_file *rival(const ash_report *r) {
         if (!best || f->kld.v < best->kld.v) best = f;
     }
     return best;
+}
+
+/* A sentence on the random mixes: all worse, or how many are not. */
+static void random_words(ash_buf *b, const ash_report *r) {
+    const double mine = r->files[0].kld.v;
+    double best = INFINITY;
+    int n = 0, better = 0;
+    for (size_t i = 1; i < r->n_files; i++) {
+        const ash_report_file *f = &r->files[i];
+        if (f->kind != ASH_RF_RANDOM || !isfinite(f->kld.v)) continue;
+        n++, better += f->kld.v <= mine;
+        best = fmin(best, f->kld.v);
+    }
+    if (n == 0 || !(mine > 0)) return;
+    if (better) ash_buf_addf(b, " Of %d random mixes of the same size, %d %s no worse.", n, better, better == 1 ? "is" : "are");
+    else if (n == 1) ash_buf_addf(b, " A random mix of the same size is %.1f&times; as far.", best / mine);
+    else ash_buf_addf(b, " The best of %d random mixes of the same size is %.1f&times; as far.", n, best / mine);
 }
 
 static void headline(ash_buf *b, const ash_report *r) {
@@ -76,6 +95,7 @@ static void headline(ash_buf *b, const ash_report *r) {
             ash_rp_esc(b, u->label);
             ash_buf_addf(b, ") is %.1f&times; as far away.", u->kld.v / fit->kld.v);
         }
+        random_words(b, r);
     } else {
         ash_buf_adds(b, "The file was made but not yet measured.");
     }
@@ -235,12 +255,12 @@ ash_status ash_report_html(const ash_report *r, char **out, size_t *n, ash_error
     ash_buf_adds(&b, "<section><h2>What each matrix can lose</h2><p class='sub'>");
     ash_buf_adds(&b, swept ? "One matrix at a time was made worse while all others stayed, and the damage to the model's predictions measured. "
                            : "No sweep was made: these are typical sensitivities of each kind of matrix, not measurements of this model. ");
-    ash_buf_adds(&b, "Strong colours mark the ones to protect.</p><div class='scroll'>");
+    ash_buf_adds(&b, "Strong colours mark the ones to protect.</p>");
     ash_rp_heat(&b, r);
-    ash_buf_adds(&b, "</div></section><section><h2>The recipe</h2><p class='sub'>The type chosen for every matrix so that the sum of the damage is least within the budget. "
-                     "Warm colours have few bits, cool ones many.</p><div class='scroll'>");
+    ash_buf_adds(&b, "</section><section><h2>The recipe</h2><p class='sub'>The type chosen for every matrix so that the sum of the damage is least within the budget. "
+                     "Warm colours have few bits, cool ones many.</p>");
     ash_rp_recipe(&b, r);
-    ash_buf_adds(&b, "</div><div class='legend wrap'>");
+    ash_buf_adds(&b, "<div class='legend wrap'>");
     tables_line(&b, r);
     ash_buf_adds(&b, "</div>");
     ash_rp_bytes_bar(&b, r);

@@ -94,7 +94,7 @@ void ash_rp_plot(ash_buf *b, const ash_report *r) {
         double mid = (f.y0 + f.y1) / 2;
         f.y0 = mid - 0.25, f.y1 = mid + 0.25;
     }
-    ash_buf_adds(b, "<svg class='plot' viewBox='0 0 1040 440' role='img' aria-label='File size against KL divergence'>");
+    ash_buf_adds(b, "<div class='scroll'><svg class='plot' viewBox='0 0 1040 440' role='img' aria-label='File size against KL divergence'>");
     log_ticks(b, &f, true);
     double step = nice_step(f.x1 - f.x0, 8);
     for (double x = ceil(f.x0 / step) * step; x <= f.x1; x += step)
@@ -137,7 +137,7 @@ void ash_rp_plot(ash_buf *b, const ash_report *r) {
             ash_rp_esc(b, p->label);
             ash_buf_adds(b, "</text>");
         }
-    ash_buf_adds(b, "</svg>");
+    ash_buf_adds(b, "</svg></div>");
     ash_free(v);
 }
 
@@ -152,7 +152,7 @@ static grid grid_open(ash_buf *b, const ash_report *r, const char *label) {
     g.width = g.left + g.w * layers + 8;
     if (g.width < 1040) g.width = 1040;
     g.height = g.top + 7 * g.h + 8;
-    ash_buf_addf(b, "<svg class='gridmap' viewBox='0 0 %.0f %.0f' role='img' aria-label='%s'>", g.width, g.height, label);
+    ash_buf_addf(b, "<div class='scroll'><svg class='gridmap' viewBox='0 0 %.0f %.0f' role='img' aria-label='%s'>", g.width, g.height, label);
     int every = layers > 64 ? 8 : layers > 34 ? 4 : layers > 20 ? 2 : 1;
     for (int l = 0; l < layers; l += every)
         ash_buf_addf(b, "<text class='tick' x='%.1f' y='%.0f' text-anchor='middle'>%d</text>", g.left + g.w * (l + 0.5), g.top - 9, l);
@@ -173,6 +173,9 @@ static void cell_title(ash_buf *b, const ash_report_cell *c) {
     ash_rp_bytes(b, c->bytes);
     ash_buf_addf(b, "\ncosts %.2e nats as chosen\n%.2e nats alone at 4 bits (%s)</title>", c->damage, c->sensitivity, c->measured ? "measured" : "estimated");
 }
+
+/* A small divergence as people write it: two significant digits. */
+static void nats(ash_buf *b, double v) { ash_buf_addf(b, "%.*f", v > 0 && v < 1 ? (int)ceil(-log10(v)) + 1 : 2, v); }
 
 void ash_rp_heat(ash_buf *b, const ash_report *r) {
     double lo = INFINITY, hi = 0;
@@ -205,10 +208,12 @@ void ash_rp_heat(ash_buf *b, const ash_report *r) {
         cell_title(b, c);
         ash_buf_adds(b, "</rect>");
     }
-    ash_buf_adds(b, "</svg><div class='legend'><span>");
-    ash_buf_addf(b, "%.1e nats", lo);
+    ash_buf_adds(b, "</svg></div><div class='legend'><span>");
+    nats(b, lo);
+    ash_buf_adds(b, " nats");
     ash_buf_adds(b, "</span><span class='ramp'></span><span>");
-    ash_buf_addf(b, "%.1e nats%s", hi, clipped ? " or more" : "");
+    nats(b, hi);
+    ash_buf_addf(b, " nats%s", clipped ? " or more" : "");
     ash_buf_adds(b, " of damage when this matrix alone is at a 4-bit error</span></div>");
 }
 
@@ -241,7 +246,7 @@ void ash_rp_recipe(ash_buf *b, const ash_report *r) {
         cell_title(b, c);
         ash_buf_adds(b, "</g>");
     }
-    ash_buf_adds(b, "</svg>");
+    ash_buf_adds(b, "</svg></div>");
 }
 
 /* ---- where the bytes went: one bar per type ---- */

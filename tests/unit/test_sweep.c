@@ -91,7 +91,9 @@ static void check_model(const char *name) {
         ash_sweep_job j = job_for(m, &t, u, n);
         j.exact = exact;
         ash_error e = {0};
-        if (ash_sweep_pass(&j, (uint32_t[]){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, n, 0, CHUNKS, ASH_PASS_CONTROLS, &e) != ASH_OK) fail_msg("%s", e.msg);
+        ash_sweep_take take[16];
+        for (uint32_t i = 0; i < n; i++) take[i] = (ash_sweep_take){i, CHUNKS};
+        if (ash_sweep_pass(&j, take, n, ASH_PASS_CONTROLS, &e) != ASH_OK) fail_msg("%s", e.msg);
         assert_true(j.book.identity == 0);
         assert_true(j.book.noise >= 0 && j.book.noise < 1e-9);
         assert_true(j.book.u[n - 1].kld[0] == 0);

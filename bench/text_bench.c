@@ -1,7 +1,8 @@
-/* text_bench.c - tokenizer inside one process: load time, MB/s on normal text, and the cost per byte of
- * unpleasant text relative to that.
+/* text_bench.c - tokenizer inside one process: load time, speed on ordinary text, and what a megabyte of
+ * unpleasant text costs per byte relative to that. Processor time, least of several rounds in which the
+ * kinds take turns, so that a busy machine slows all of them.
  *
- *     build/release/text_bench MODEL.gguf TEXT.txt */
+ *     text_bench MODEL.gguf TEXT.txt [MAX [KIND]]     fails if a ratio is above MAX (default: never) */
 #include "ashlar/text.h"
 #include "base/base.h"
 
@@ -9,24 +10,59 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* Processor time: other programs on the machine do not count. */
+enum { N = 1 << 20, ROUNDS = 15 };
+
+enum { TEXT, NO_SPACES, LETTERS, ONE_LETTER, SPACES, NEWLINES, RANDOM, WORD, DIGITS, CJK, KANA, EMOJI, BYTES, N_KINDS };
+static const char *const names[N_KINDS] = {
+    "text",         "text without spaces",       "letters of text", "one letter", "spaces",      "newlines",
+    "random a-z",   "one word, again and again", "digits",          "random CJK", "random kana", "random emoji",
+    "random bytes",
+};
+
 static double cpu(void) {
     struct timespec t;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static double best_of(const ash_vocab *v, const char *p, size_t n, int reps, size_t *k) {
-    double best = 1e9;
-    for (int i = 0; i < reps; i++) {
-        ash_token *t;
-        double a = cpu();
-        if (ash_tokenize(v, p, n, ASH_TOKENIZE_SPECIAL, &t, k, NULL) != ASH_OK) return -1;
-        a = cpu() - a;
-        ash_tokens_free(t);
-        if (a < best) best = a;
+/* Fill p[0..N) as the kind wants; bytes written. */
+static size_t fill(char *p, int kind, const ash_buf *text) {
+    ash_rng r;
+    ash_rng_seed(&r, 1);
+    size_t n = 0, src = 0;
+    while (n + 4 <= N) {
+        char ch = text->p[src];
+        uint32_t cp = 0;
+        src = (src + 1) % text->n;
+        switch (kind) {
+        case NO_SPACES:
+            if (ch == ' ' || ch == '\n') continue;
+            break;
+        case LETTERS:
+            if (!((ch | 32) >= 'a' && (ch | 32) <= 'z')) continue;
+            break;
+        case ONE_LETTER: ch = 'a'; break;
+        case SPACES: ch = ' '; break;
+        case NEWLINES: ch = '\n'; break;
+        case RANDOM: ch = (char)('a' + ash_rng_below(&r, 26)); break;
+        case WORD: ch = "counterintuitively"[n % 18]; break;
+        case DIGITS: ch = (char)('0' + ash_rng_below(&r, 10)); break;
+        case CJK: cp = 0x4e00 + ash_rng_below(&r, 5000); break;
+        case KANA: cp = 0x3041 + ash_rng_below(&r, 80); break;
+        case EMOJI: cp = 0x1f600 + ash_rng_below(&r, 80); break;
+        case BYTES: ch = (char)ash_rng_below(&r, 256); break;
+        default: break;
+        }
+        if (cp < 128)
+            p[n++] = ch;
+        else if (cp < 0x10000)
+            p[n++] = (char)(0xe0 | cp >> 12), p[n++] = (char)(0x80 | (cp >> 6 & 63)), p[n++] = (char)(0x80 | (cp & 63));
+        else {
+            p[n++] = (char)(0xf0 | cp >> 18), p[n++] = (char)(0x80 | (cp >> 12 & 63));
+            p[n++] = (char)(0x80 | (cp >> 6 & 63)), p[n++] = (char)(0x80 | (cp & 63));
+        }
     }
-    return best;
+    return n;
 }
 
 int main(int argc, char **argv) {
@@ -34,49 +70,45 @@ int main(int argc, char **argv) {
     ash_vocab *v;
     ash_error e = {0};
     ash_buf text = {0};
-    int only = argc == 4 ? atoi(argv[3]) : -1;
-    if (argc != 3 && argc != 4) return fprintf(stderr, "usage: text_bench MODEL.gguf TEXT.txt\n"), 2;
+    char *p[N_KINDS];
+    size_t n[N_KINDS], k[N_KINDS];
+    double best[N_KINDS], max = argc > 3 ? atof(argv[3]) : 0;
+    int only = argc > 4 ? atoi(argv[4]) : -1, bad = 0;
+    if (argc < 3 || argc > 5) return fprintf(stderr, "usage: text_bench MODEL.gguf TEXT.txt [MAX [KIND]]\n"), 2;
     double a = cpu();
     if (ash_gguf_open(&g, argv[1], &e) != ASH_OK) return fprintf(stderr, "%s\n", e.msg), 3;
     double b = cpu();
-    if (ash_vocab_load(&v, g, &e) != ASH_OK || ash_file_read(argv[2], 1u << 30, &text, &e) != ASH_OK) return fprintf(stderr, "%s\n", e.msg), 3;
+    if (ash_vocab_load(&v, g, &e) != ASH_OK || ash_file_read(argv[2], 1u << 30, &text, &e) != ASH_OK || text.n == 0)
+        return fprintf(stderr, "%s\n", e.msg), 3;
     double c = cpu();
-    printf("open %.1f ms, vocabulary of %d %.1f ms\n", (b - a) * 1e3, ash_vocab_size(v), (c - b) * 1e3);
-    enum { N = 1 << 20 };
-    char *p = malloc(N);
-    size_t k;
-    double norm = 0;
-    static const char *const names[] = {"text", "text, no spaces", "text, letters only", "one letter", "spaces", "newlines", "random a-z", "random bytes", "japanese"};
-    for (int kind = 0; kind < 9; kind++) {
-        if (only >= 0 && kind != only) continue;
-        ash_rng r;
-        ash_rng_seed(&r, 1);
-        size_t i = 0, src = 0;
-        while (i < N) {
-            char ch = text.p[src];
-            src = (src + 1) % text.n;
-            if (kind == 1 && (ch == ' ' || ch == '\n')) continue;
-            if (kind == 2 && !((ch | 32) >= 'a' && (ch | 32) <= 'z')) continue;
-            if (kind == 3) ch = 'a';
-            if (kind == 4) ch = ' ';
-            if (kind == 5) ch = '\n';
-            if (kind == 6) ch = (char)('a' + ash_rng_below(&r, 26));
-            if (kind == 7) ch = (char)ash_rng_below(&r, 256);
-            if (kind == 8) {
-                if (i + 3 > N) break;
-                p[i] = (char)0xe3, p[i + 1] = (char)(0x81 + ash_rng_below(&r, 2)), p[i + 2] = (char)(0x81 + ash_rng_below(&r, 60));
-                i += 3;
-                continue;
-            }
-            p[i++] = ch;
-        }
-        double t = best_of(v, p, i, 5, &k);
-        if (kind == 0) norm = t;
-        printf("%-20s %7.1f MB/s  %6.2f ns/byte  x%.2f  %zu tokens\n", names[kind], (double)i / t / 1e6, t / (double)i * 1e9, t / norm, k);
+    printf("%s: open %.1f ms, vocabulary of %d %.1f ms\n", argv[1], (b - a) * 1e3, ash_vocab_size(v), (c - b) * 1e3);
+    for (int i = 0; i < N_KINDS; i++) {
+        p[i] = malloc(N);
+        if (!p[i]) return 4;
+        n[i] = fill(p[i], i, &text);
+        best[i] = 1e9;
     }
-    free(p);
+    for (int round = 0; round < ROUNDS; round++)
+        for (int i = 0; i < N_KINDS; i++) {
+            ash_token *t;
+            if (only >= 0 && i != only && i != TEXT) continue;
+            double s = cpu();
+            if (ash_tokenize(v, p[i], n[i], 0, &t, &k[i], &e) != ASH_OK) return fprintf(stderr, "%s\n", e.msg), 5;
+            s = cpu() - s;
+            ash_tokens_free(t);
+            best[i] = ASH_MIN(best[i], s);
+        }
+    for (int i = 0; i < N_KINDS; i++) {
+        if (only >= 0 && i != only && i != TEXT) continue;
+        double each = best[i] / (double)n[i], ratio = each / (best[TEXT] / (double)n[TEXT]);
+        bool over = max > 0 && ratio > max;
+        printf("  %-26s %7.1f MB/s %7.2f ns/byte %6.2fx %8zu tokens%s\n", names[i], 1e-6 / each, each * 1e9, ratio, k[i],
+               over ? "  TOO SLOW" : "");
+        bad += over;
+        free(p[i]);
+    }
     ash_buf_free(&text);
     ash_vocab_free(v);
     ash_gguf_close(g);
-    return 0;
+    return bad ? 1 : 0;
 }

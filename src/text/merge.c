@@ -3,33 +3,28 @@
  * Both tokenizer kinds are this one loop; they differ in what a pair makes. BPE looks up the two ids
  * (key = rank of the merge), SPM looks up the joined bytes (key = rank of the token's score).
  *
- * Three ways through, with the same result:
+ * Four ways through, with the same result:
  *  - a small direct-mapped cache of words of at most 15 bytes: most of ordinary text;
- *  - short stretches: arrays and a scan for the best pair;
- *  - long words (a megabyte without a space) in chunks, left to right, joined at the seams (below).
- *
- * Joining. Let enc(x) end in token A and enc(y) begin with B. Then enc(xy) = enc(x) enc(y) exactly if
- * enc(AB) = A B. For: until a merge crosses the seam, both sides go on as if alone. What happens inside
- * A's bytes does not depend on what is left of them, as no merge ever crosses A's left end, and likewise
- * for B. So the first crossing merge, if there is one, happens in AB too. Where A and B do not stand
- * side by side, their bytes are encoded together and the new seams are looked at in turn. Should that
- * take too long (a vocabulary made for it), the word goes through merge_bucket.c, which needs
- * n log n steps for anything. */
+ *  - short words: arrays and a scan for the best pair;
+ *  - long ones (a megabyte without a space) from left to right, merge_long.c;
+ *  - while there are few of those, merge_bucket.c, which needs no index and n log n steps. */
 #include "text/merge_int.h"
 
-enum { CACHE_SIZE = 16384, CACHE_IDS = 7, CACHE_BYTES = 15, SHORT_MAX = 40, CHUNK = 32, SEAMS = 8192, CACHE_AFTER = 64 };
+enum { CACHE_SIZE = 16384, CACHE_IDS = 7, CACHE_BYTES = 15, SHORT_MAX = ASH_SHORT_MAX, CACHE_AFTER = 64, LONG_AFTER = 4096 };
 
-typedef struct { uint64_t k[2]; int32_t n, id[CACHE_IDS]; } cache_entry;
+typedef struct {
+    uint64_t k[2];
+    int32_t n, id[CACHE_IDS];
+} cache_entry;
 
 struct ash_merger {
     const ash_vocab *v;
     cache_entry *cache;
     uint32_t n_words; /* the cache is made once there are some */
-    /* long words */
-    uint64_t *seams;  /* pairs of tokens: (a << 24 | b) << 1 | stands */
-    ash_symvec done, mid; /* settled so far; the stretch last encoded, at p[mid_start .. mid_end) */
-    uint32_t mid_start, mid_end;
+    uint64_t n_long;  /* bytes of long words so far */
+    ash_symvec syms;
     ash_bucket *bucket;
+    ash_long *lw;
     bool oom;
 };
 
@@ -52,10 +47,9 @@ ash_merger *ash_merger_new(const ash_vocab *v) {
 void ash_merger_free(ash_merger *m) {
     if (!m) return;
     ash_free(m->cache);
-    ash_free(m->seams);
-    ash_free(m->done.p);
-    ash_free(m->mid.p);
+    ash_free(m->syms.p);
     ash_bucket_free(m->bucket);
+    ash_long_free(m->lw);
     ash_free(m);
 }
 
@@ -80,8 +74,10 @@ static inline void emit(const ash_vocab *v, bool spm, const char *p, uint32_t le
     bool lost = false;
     for (uint32_t i = 0; i < len; i++) {
         int32_t b = v->byte_id[(uint8_t)p[i]];
-        if (b >= 0) ash_tokvec_add(out, b);
-        else lost = true;
+        if (b >= 0)
+            ash_tokvec_add(out, b);
+        else
+            lost = true;
     }
     if (lost && v->unk >= 0) ash_tokvec_add(out, v->unk);
 }
@@ -92,7 +88,8 @@ static inline void emit(const ash_vocab *v, bool spm, const char *p, uint32_t le
  * A pair is one number, key << 6 | index of its left symbol, so that the least number is the best pair,
  * leftmost of equals; NONE where there is no pair. Keys are below 2^25 (checked at load). The search is
  * over all SHORT_MAX places, dead ones included: a loop of fixed length without branches. */
-static inline uint32_t merge_short(const ash_vocab *v, const bool spm, const char *p, uint32_t start, uint32_t n, ash_sym *out) {
+static inline uint32_t merge_short(const ash_vocab *v, const bool spm, const char *p, uint32_t start, uint32_t n, ash_sym *out,
+                                   ash_trace *trace) {
     enum { NONE = INT32_MAX };
     int32_t id[SHORT_MAX], made[SHORT_MAX], pair[SHORT_MAX];
     uint8_t at[SHORT_MAX + 1], len[SHORT_MAX], prev[SHORT_MAX + 1], next[SHORT_MAX]; /* k ends the list */
@@ -106,10 +103,10 @@ static inline uint32_t merge_short(const ash_vocab *v, const bool spm, const cha
         pos += len[k++];
     }
     for (uint32_t i = 0; i < SHORT_MAX; i++) pair[i] = NONE;
-#define SET(i, j)                                                                                                                          \
-    {                                                                                                                                      \
-        uint32_t key_;                                                                                                                     \
-        pair[i] = ash_pair_make(v, spm, p, at[i], len[i], id[i], len[j], id[j], &key_, &made[i]) ? (int32_t)(key_ << 6 | (i)) : NONE;      \
+#define SET(i, j)                                                                                                                     \
+    {                                                                                                                                 \
+        uint32_t key_;                                                                                                                \
+        pair[i] = ash_pair_make(v, spm, p, at[i], len[i], id[i], len[j], id[j], &key_, &made[i]) ? (int32_t)(key_ << 6 | (i)) : NONE; \
     }
     for (uint32_t i = 0; i + 1 < k; i++) SET(i, i + 1)
     for (;;) {
@@ -117,13 +114,22 @@ static inline uint32_t merge_short(const ash_vocab *v, const bool spm, const cha
         for (uint32_t i = 0; i < SHORT_MAX; i++) best = pair[i] < best ? pair[i] : best;
         if (best == NONE) break;
         uint32_t i = (uint32_t)best & 63, j = next[i], l = prev[i], r = next[j];
+        if (trace) {
+            trace->rising = trace->n == 0 || (trace->rising && (uint32_t)best >> 6 >= trace->key);
+            trace->key = (uint32_t)best >> 6;
+            trace->l = id[i];
+            trace->r = id[j];
+            trace->n++;
+        }
         id[i] = made[i];
         len[i] = (uint8_t)(len[i] + len[j]);
         next[i] = (uint8_t)r;
         prev[r] = (uint8_t)i;
         pair[j] = NONE;
-        if (r < k) SET(i, r)
-        else pair[i] = NONE;
+        if (r < k)
+            SET(i, r)
+        else
+            pair[i] = NONE;
         if (l < k) SET(l, i)
     }
 #undef SET
@@ -132,104 +138,23 @@ static inline uint32_t merge_short(const ash_vocab *v, const bool spm, const cha
     return m;
 }
 
-static uint32_t merge_short_any(const ash_vocab *v, const char *p, uint32_t start, uint32_t n, ash_sym *out) {
-    return v->kind == ASH_VK_SPM ? merge_short(v, true, p, start, n, out) : merge_short(v, false, p, start, n, out);
+uint32_t ash_merge_short(const ash_vocab *v, const char *p, uint32_t start, uint32_t n, ash_sym *out, ash_trace *trace) {
+    return v->kind == ASH_VK_SPM ? merge_short(v, true, p, start, n, out, trace) : merge_short(v, false, p, start, n, out, trace);
 }
 
-/* ---- long words ---- */
-/* Encode a stretch of any length into m->mid. */
-static bool encode_mid(ash_merger *m, const char *p, uint32_t start, uint32_t n) {
-    if (m->mid.n && m->mid_start == start && m->mid_end == start + n) return true; /* the seams left it alone */
-    m->mid.n = 0;
-    m->mid_start = start;
-    m->mid_end = start + n;
-    if (n <= SHORT_MAX) {
-        ash_sym s[SHORT_MAX];
-        uint32_t k = merge_short_any(m->v, p, start, n, s);
-        for (uint32_t i = 0; i < k; i++)
-            if (!ash_symvec_add(&m->mid, s[i])) return false;
-        return true;
-    }
-    if (!m->bucket) m->bucket = ash_bucket_new(m->v);
-    return m->bucket && ash_bucket_merge(m->bucket, p, start, n, &m->mid);
-}
-
-/* Do a and b, neighbours, stand side by side in the encoding of their joined bytes? Uses m->mid. */
-static bool seam_stands(ash_merger *m, const char *p, ash_sym a, ash_sym b) {
-    bool spm = m->v->kind == ASH_VK_SPM, known = a.id >= 0 && b.id >= 0;
-    if (spm) { /* no token has these bytes side by side */
-        uint32_t bit = (uint32_t)(uint8_t)p[b.start - 1] * 256 + (uint8_t)p[b.start];
-        if (!(m->v->joins[bit >> 3] >> (bit & 7) & 1)) return true;
-    } else if (!known)
-        return true; /* a byte without a token merges with nothing */
-    uint64_t key = (uint64_t)(uint32_t)a.id << 24 | (uint32_t)b.id, *slot = NULL;
-    if (known) {
-        slot = &m->seams[(key * 0x9e3779b97f4a7c15u) >> 32 & (SEAMS - 1)];
-        if (*slot >> 1 == key) return *slot & 1;
-    }
-    if (!encode_mid(m, p, a.start, a.len + b.len)) return m->oom = true;
-    bool stands = m->mid.n == 2 && m->mid.p[0].len == a.len;
-    if (slot) *slot = key << 1 | stands;
-    return stands;
-}
-
-/* Append the encoding c[0..kc) of the bytes that follow m->done, mending seams from left to right: where
- * one does not stand, its two tokens, and as many before them as it takes for the left end to stand, are
- * encoded anew; then the next token of c is looked at. Returns bytes encoded anew. */
-static uint64_t join(ash_merger *m, const char *p, const ash_sym *c, uint32_t kc) {
-    ash_symvec *d = &m->done;
-    uint32_t i = 0;
-    uint64_t work = 0;
-    while (i < kc && d->n && !m->oom && !seam_stands(m, p, d->p[d->n - 1], c[i])) {
-        uint32_t start = d->p[--d->n].start, end = c[i].start + c[i].len;
-        i++;
-        for (;;) {
-            work += end - start;
-            if (m->oom || !encode_mid(m, p, start, end - start)) return m->oom = true, work;
-            if (d->n == 0 || seam_stands(m, p, d->p[d->n - 1], m->mid.p[0])) break;
-            start = d->p[--d->n].start;
-        }
-        if (m->oom || !encode_mid(m, p, start, end - start)) return m->oom = true, work; /* the seam may have used m->mid */
-        for (size_t j = 0; j < m->mid.n; j++)
-            if (!ash_symvec_add(d, m->mid.p[j])) m->oom = true;
-    }
-    for (; i < kc; i++)
-        if (!ash_symvec_add(d, c[i])) m->oom = true;
-    return work;
-}
-
-static void merge_long(ash_merger *m, const char *p, uint32_t n, ash_tokvec *out) {
+static void merge_any_length(ash_merger *m, const char *p, uint32_t n, ash_tokvec *out) {
     const ash_vocab *v = m->v;
-    bool spm = v->kind == ASH_VK_SPM;
-    if (!m->seams) {
-        m->seams = ash_alloc(SEAMS * sizeof *m->seams);
-        if (m->seams) memset(m->seams, 0xff, SEAMS * sizeof *m->seams);
-    }
-    if (!m->seams) {
-        m->oom = true;
-        return;
-    }
-    uint64_t work = 0;
-    m->done.n = m->mid.n = 0; /* another word: offsets mean other bytes */
-    for (uint32_t at = 0, end; at < n && !m->oom; at = end) {
-        end = ASH_MIN(n, at + CHUNK);
-        for (uint32_t k = 1; spm && k <= 3 && end < n; k++) { /* not inside a character */
-            uint32_t cp;
-            if (((uint8_t)p[end - k] & 0xc0) == 0x80) continue;
-            if ((uint32_t)ash_utf8_next(p + end - k, p + n, &cp) > k) end -= k;
-            break;
-        }
-        ash_sym c[SHORT_MAX];
-        work += join(m, p, c, merge_short_any(v, p, at, end - at, c));
-        if (work > 16 * (uint64_t)n + 65536) { /* seams that run away: all at once instead */
-            m->done.n = 0;
-            if (!m->bucket) m->bucket = ash_bucket_new(v);
-            if (!m->bucket || !ash_bucket_merge(m->bucket, p, 0, n, &m->done)) m->oom = true;
-            break;
-        }
+    m->syms.n = 0;
+    m->n_long += n;
+    if (m->n_long > LONG_AFTER) {
+        if (!m->lw) m->lw = ash_long_new(v);
+        if (!m->lw || !ash_long_merge(m->lw, p, n, &m->syms)) m->oom = true;
+    } else {
+        if (!m->bucket) m->bucket = ash_bucket_new(v);
+        if (!m->bucket || !ash_bucket_merge(m->bucket, p, 0, n, &m->syms)) m->oom = true;
     }
     if (m->oom) return;
-    for (size_t i = 0; i < m->done.n; i++) emit(v, spm, p + m->done.p[i].start, m->done.p[i].len, m->done.p[i].id, out);
+    for (size_t i = 0; i < m->syms.n; i++) emit(v, v->kind == ASH_VK_SPM, p + m->syms.p[i].start, m->syms.p[i].len, m->syms.p[i].id, out);
 }
 
 /* ---- cache ---- */
@@ -264,10 +189,10 @@ static inline void merge_any(ash_merger *m, const bool spm, const char *p, size_
     }
     if (n <= SHORT_MAX) {
         ash_sym c[SHORT_MAX];
-        uint32_t k = spm ? merge_short(m->v, true, p, 0, (uint32_t)n, c) : merge_short(m->v, false, p, 0, (uint32_t)n, c);
+        uint32_t k = spm ? merge_short(m->v, true, p, 0, (uint32_t)n, c, NULL) : merge_short(m->v, false, p, 0, (uint32_t)n, c, NULL);
         for (uint32_t i = 0; i < k; i++) emit(m->v, spm, p + c[i].start, c[i].len, c[i].id, out);
     } else
-        merge_long(m, p, (uint32_t)n, out);
+        merge_any_length(m, p, (uint32_t)n, out);
 }
 
 ash_status ash_merge_word(ash_merger *m, const char *p, size_t n, ash_tokvec *out, ash_error *err) {

@@ -1,8 +1,14 @@
-/* merge_int.h - shared by merge.c (short words, chunks) and merge_bucket.c (any length at n log n). */
+/* merge_int.h - shared by merge.c (short words), merge_long.c and prefix_index.c (long words, linear) and
+ * merge_bucket.c (any length and any vocabulary, n log n). */
 #ifndef ASH_MERGE_INT_H
 #define ASH_MERGE_INT_H
 
+#include <stdatomic.h>
+
 #include "text/text_int.h"
+
+/* What is made late, behind the pointer of an otherwise unchanging vocabulary. */
+struct ash_vocab_lazy { _Atomic(struct ash_prefix_index *) prefix; };
 
 typedef struct { uint32_t start, len; int32_t id; } ash_sym; /* bytes of the word; id -1: no such token */
 typedef struct { ash_sym *p; size_t n, cap; } ash_symvec;
@@ -38,6 +44,52 @@ static inline uint32_t ash_first_symbol(const ash_vocab *v, bool spm, const char
     *id = ash_vocab_raw_find(v, p, (size_t)k);
     return (uint32_t)k;
 }
+
+/* ---- short words (merge.c) ---- */
+enum { ASH_SHORT_MAX = 40 };
+/* How the last symbol came about. `rising`: no merge had a better key than the one before it. */
+typedef struct { uint32_t n, key; int32_t l, r; bool rising; } ash_trace;
+/* Encode p[start .. start + n), n <= ASH_SHORT_MAX; returns the number of symbols. trace may be NULL. */
+uint32_t ash_merge_short(const ash_vocab *v, const char *p, uint32_t start, uint32_t n, ash_sym *out, ash_trace *trace);
+
+/* ---- which tokens begin a text (prefix_index.c) ---- */
+#define ASH_NO_PREFIX UINT32_MAX
+/* How a token comes about, instead of the key of its last merge + 1. */
+#define ASH_TI_SYMBOL 0u            /* nothing is merged */
+#define ASH_TI_UNKNOWN UINT32_MAX   /* not looked at yet */
+#define ASH_TI_NEVER (UINT32_MAX - 1) /* its bytes encode to something else */
+#define ASH_TI_ODD (UINT32_MAX - 2) /* by merges of which a later one has a better key, or by too many */
+typedef struct {
+    int32_t id;                 /* -1: no token (of the first 256 entries, one a byte) */
+    uint32_t len;
+    uint64_t plus2;             /* bit ash_two(c, d): a longer token goes on with bytes c d */
+    uint32_t plus1;             /* bit c % 32: this and byte c is a token */
+    _Atomic uint32_t last, l, r; /* found out when first needed: key of its last merge + 1; the two entries that merged */
+} ash_prefix_ent;
+static inline uint32_t ash_two(uint8_t c, uint8_t d) { return ((uint32_t)c * 5 + (uint32_t)d * 19) & 63; }
+typedef struct ash_prefix_index {
+    uint32_t first[65537]; /* entries of two first bytes b1 * 256 + b2: [first[b], first[b + 1]) */
+    uint32_t n;
+    uint64_t *key;         /* bytes 2..9, big-endian, zeros after the end */
+    uint32_t *link;        /* length (at most 255) << 24 | how many places before it its longest prefix stands, 0: the one byte */
+    ash_prefix_ent *ent;
+    bool odd;              /* SPM: a token is no UTF-8, so symbols could be cut */
+} ash_prefix_index;
+/* The longest other token that begins entry e, whose first byte is c; or none. */
+static inline uint32_t ash_prefix_parent(const ash_prefix_index *x, uint32_t e, uint8_t c) {
+    uint32_t back = x->link[e] & 0xffffff;
+    if (back) return e - back;
+    return e >= 256 && x->ent[c].id >= 0 ? c : ASH_NO_PREFIX;
+}
+const ash_prefix_index *ash_prefix_index_get(const ash_vocab *v); /* made on first use; NULL: out of memory */
+/* Longest token that p[0..n), n > 0, begins with, or none; the others are up the chain of parents. */
+uint32_t ash_prefix_longest(const ash_prefix_index *x, const ash_vocab *v, const char *p, size_t n, uint64_t *work);
+
+/* ---- long words ---- */
+typedef struct ash_long ash_long; /* scratch */
+ash_long *ash_long_new(const ash_vocab *v);
+void ash_long_free(ash_long *l);
+bool ash_long_merge(ash_long *l, const char *p, uint32_t n, ash_symvec *out); /* appends; false: out of memory */
 
 typedef struct ash_bucket ash_bucket; /* scratch */
 ash_bucket *ash_bucket_new(const ash_vocab *v);

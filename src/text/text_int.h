@@ -62,6 +62,7 @@ struct ash_vocab {
     const ash_pretok *pre; /* BPE */
     pcre2_code *re;
     bool jit;
+    struct ash_vocab_lazy *lazy; /* merge_int.h */
 };
 
 /* ---- UTF-8 (utf8.c) ---- */
@@ -78,20 +79,25 @@ bool ash_nfc_needed(const char *p, size_t n); /* false: certainly normalised alr
 
 /* ---- vocabulary (vocab.c, vocab_index.c) ---- */
 static inline uint32_t ash_raw_hash(const char *p, size_t n) {
-    uint64_t h = n * 0x9e3779b97f4a7c15u;
-    while (n >= 8) {
-        uint64_t w;
-        memcpy(&w, p, 8);
-        h = (h ^ w) * 0xbf58476d1ce4e5b9u;
-        h ^= h >> 32;
-        p += 8;
-        n -= 8;
+    uint64_t h = n * 0x9e3779b97f4a7c15u, w = 0;
+    if (n >= 8) { /* the last step overlaps the one before */
+        const char *last = p + n - 8;
+        for (; p < last; p += 8) {
+            memcpy(&w, p, 8);
+            h = (h ^ w) * 0xbf58476d1ce4e5b9u;
+            h ^= h >> 32;
+        }
+        memcpy(&w, last, 8);
+    } else if (n >= 4) {
+        uint32_t a, b;
+        memcpy(&a, p, 4);
+        memcpy(&b, p + n - 4, 4);
+        w = a | (uint64_t)b << 32;
+    } else if (n) {
+        const uint8_t *u = (const uint8_t *)p;
+        w = u[0] | (uint32_t)u[n / 2] << 8 | (uint32_t)u[n - 1] << 16;
     }
-    if (n) {
-        uint64_t w = 0;
-        for (size_t i = 0; i < n; i++) w |= (uint64_t)(uint8_t)p[i] << (8 * i);
-        h = (h ^ w) * 0x94d049bb133111ebu;
-    }
+    h = (h ^ w) * 0x94d049bb133111ebu;
     h ^= h >> 29;
     h *= 0xbf58476d1ce4e5b9u;
     return (uint32_t)(h >> 32);
@@ -134,6 +140,8 @@ static inline void ash_tokvec_add(ash_tokvec *t, int32_t id) {
 typedef struct ash_merger ash_merger; /* scratch of one ash_tokenize call */
 ash_merger *ash_merger_new(const ash_vocab *v);
 void ash_merger_free(ash_merger *m);
+ash_status ash_vocab_lazy_new(ash_vocab *v, ash_error *err); /* what long words need, made when the first comes */
+void ash_vocab_lazy_free(ash_vocab *v);
 /* Append the tokens of one word (BPE) or of one piece that no token crosses (SPM). */
 ash_status ash_merge_word(ash_merger *m, const char *p, size_t n, ash_tokvec *out, ash_error *err);
 

@@ -111,6 +111,7 @@ ash_status ash_vocab_load(ash_vocab **out, const ash_gguf *g, ash_error *err) {
     ASH_TRY_GOTO(id_key(v, g, "tokenizer.ggml.eom_token_id", &eom, err), fail);
     ASH_TRY_GOTO(id_key(v, g, "tokenizer.ggml.unknown_token_id", &v->unk, err), fail);
     ASH_TRY_GOTO(ash_vocab_index(v, g, err), fail);
+    ASH_TRY_GOTO(ash_vocab_lazy_new(v, err), fail);
     if (v->kind == ASH_VK_BPE) ASH_TRY_GOTO(ash_pretok_compile(v, err), fail);
     find_eog(v, eot, eom);
     *out = v;
@@ -123,6 +124,7 @@ fail:
 void ash_vocab_free(ash_vocab *v) {
     if (!v) return;
     pcre2_code_free(v->re);
+    ash_vocab_lazy_free(v);
     ash_free(v->text);
     ash_free(v->type);
     ash_free(v->raw);

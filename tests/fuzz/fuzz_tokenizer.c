@@ -120,24 +120,24 @@ static void text(const ash_vocab *v, const char *p, size_t n, unsigned flags, bo
     ash_tokens_free(t);
 }
 
-/* Both ways of merging a long word must agree. */
+/* All ways of merging a word must agree. */
 static void word(const ash_vocab *v, const char *p, size_t n) {
-    ash_merger *m = ash_merger_new(v);
+    ash_long *m = ash_long_new(v);
     ash_bucket *b = ash_bucket_new(v);
-    ash_tokvec t = {0};
-    ash_symvec s = {0};
-    if (!m || !b || ash_merge_word(m, p, n, &t, NULL) != ASH_OK || !ash_bucket_merge(b, p, 0, (uint32_t)n, &s)) abort();
-    size_t k = 0;
+    ash_symvec s = {0}, t = {0};
+    if (!m || !b || !ash_long_merge(m, p, (uint32_t)n, &t) || !ash_bucket_merge(b, p, 0, (uint32_t)n, &s) || s.n != t.n) abort();
     for (size_t i = 0; i < s.n; i++)
-        for (uint32_t j = 0; j < (s.p[i].id >= 0 ? 1 : s.p[i].len); j++) {
-            int32_t id = s.p[i].id >= 0 ? s.p[i].id : v->byte_id[(uint8_t)p[s.p[i].start + j]];
-            if (k >= t.n || t.p[k++] != id) abort();
-        }
-    if (k != t.n) abort();
+        if (s.p[i].start != t.p[i].start || s.p[i].len != t.p[i].len || s.p[i].id != t.p[i].id) abort();
+    if (n && n <= ASH_SHORT_MAX) {
+        ash_sym u[ASH_SHORT_MAX];
+        if (ash_merge_short(v, p, 0, (uint32_t)n, u, NULL) != s.n) abort();
+        for (size_t i = 0; i < s.n; i++)
+            if (s.p[i].start != u[i].start || s.p[i].id != u[i].id) abort();
+    }
     ash_free(t.p);
     ash_free(s.p);
     ash_bucket_free(b);
-    ash_merger_free(m);
+    ash_long_free(m);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -165,6 +165,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     if (ash_vocab_load(&v, g, &e) == ASH_OK) {
         static const char sample[] = "Hello  w\xc3\xb6rld 123\n\n\xff aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab <|im_end|></s>";
         text(v, sample, sizeof sample - 1, 7, false);
+        word(v, sample, sizeof sample - 1);
         for (int32_t i = 0; i < ash_vocab_size(v) && i < 600; i++) {
             ash_str s = ash_vocab_token_text(v, i);
             ash_vocab_find(v, s.p, s.n);

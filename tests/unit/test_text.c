@@ -407,8 +407,8 @@ static void test_long_equals_short(void **s) {
     drop(&v);
 }
 
-/* Chunks joined at the seams against the one big merge, on words that overlap themselves. */
-static void test_seams(void **s) {
+/* A long word from left to right against the one big merge, on words that overlap themselves. */
+static void test_long_merge(void **s) {
     (void)s;
     static const char *const names[] = {"gpt-2.gguf", "smollm2.gguf", "llama-spm.gguf", "golden-gemma3.gguf"};
     ash_rng r;
@@ -416,30 +416,108 @@ static void test_seams(void **s) {
     char p[3000];
     for (size_t i = 0; i < ASH_ARRAY_LEN(names); i++) {
         voc v = load(names[i]);
-        ash_merger *m = ash_merger_new(v.v);
+        ash_long *m = ash_long_new(v.v);
         ash_bucket *b = ash_bucket_new(v.v);
-        for (int round = 0; round < 400; round++) {
-            size_t n = 41 + ash_rng_below(&r, sizeof p - 41);
-            static const char *const sets[] = {"a", " ", "ab", "=-", "the ", "aeinrst", "abcdefghijklmnopqrstuvwxyz", "e\xcc\x81\xc3\xa9 x"};
-            const char *set = sets[(size_t)round % ASH_ARRAY_LEN(sets)];
-            for (size_t k = 0; k < n; k++) p[k] = set[ash_rng_below(&r, strlen(set))];
-            ash_tokvec t = {0};
-            ash_symvec y = {0};
-            assert_int_equal(ash_merge_word(m, p, n, &t, NULL), ASH_OK);
+        ash_symvec x = {0}, y = {0};
+        assert_non_null(m);
+        for (int round = 0; round < 600; round++) {
+            size_t n = 1 + ash_rng_below(&r, sizeof p - 1);
+            static const char *const sets[] = {"a", " ", "ab", "=-", "the ", "aeinrst", "abcdefghijklmnopqrstuvwxyz", "e\xcc\x81\xc3\xa9 x",
+                                               "\xe2\x96\x81\xe6\x97\xa5\xe6\x9c\xac", "\xf0\x9f\x99\x82 a"};
+            size_t which = (size_t)round % (ASH_ARRAY_LEN(sets) + 1);
+            for (size_t k = 0; k < n; k++)
+                p[k] = which < ASH_ARRAY_LEN(sets) ? sets[which][ash_rng_below(&r, strlen(sets[which]))] : (char)ash_rng_below(&r, 256);
+            x.n = y.n = 0;
+            assert_true(ash_long_merge(m, p, (uint32_t)n, &x));
             assert_true(ash_bucket_merge(b, p, 0, (uint32_t)n, &y));
-            size_t k = 0;
-            for (size_t j = 0; j < y.n; j++)
-                if (y.p[j].id >= 0) assert_int_equal(t.p[k++], y.p[j].id);
-                else
-                    for (uint32_t q = 0; q < y.p[j].len; q++) {
-                        int32_t id = v.v->byte_id[(uint8_t)p[y.p[j].start + q]];
-                        if (id >= 0) assert_int_equal(t.p[k++], id);
-                    }
-            assert_int_equal(k, t.n);
-            ash_free(t.p);
-            ash_free(y.p);
+            assert_int_equal(x.n, y.n);
+            for (size_t k = 0; k < x.n; k++)
+                if (x.p[k].start != y.p[k].start || x.p[k].len != y.p[k].len || x.p[k].id != y.p[k].id)
+                    fail_msg("%s: symbol %zu of %zu: %d at %u, %d at %u", names[i], k, x.n, x.p[k].id, x.p[k].start, y.p[k].id, y.p[k].start);
         }
-        ash_merger_free(m);
+        ash_free(x.p);
+        ash_free(y.p);
+        ash_long_free(m);
+        ash_bucket_free(b);
+        drop(&v);
+    }
+}
+
+/* The same for vocabularies that no training would make: scores without order, many of them equal, merges
+ * of which later ones have the better rank, symbols without a token, tokens that nothing makes. */
+static void test_odd_vocab(void **s) {
+    (void)s;
+    ash_rng r;
+    ash_rng_seed(&r, 5);
+    for (int round = 0; round < 300; round++) {
+        bool spm = round & 1;
+        enum { MAX = 80 };
+        static char text[MAX][16], merge[MAX][32];
+        ash_str t[MAX], mg[MAX];
+        float score[MAX];
+        uint64_t n = 0, n_mg = 0;
+        const char *letters = round % 3 ? "abc" : "ab";
+        for (const char *c = letters; *c; c++) /* SPM: some letters are no token */
+            if (!spm || ash_rng_below(&r, 4)) text[n][0] = *c, text[n][1] = 0, n++;
+        if (n == 0) text[n][0] = 'a', text[n][1] = 0, n++;
+        while (n < MAX) {
+            char x[16];
+            if (spm) {
+                size_t len = 2 + ash_rng_below(&r, 6), k = 0;
+                for (; k < len; k++) x[k] = letters[ash_rng_below(&r, strlen(letters))];
+                x[k] = 0;
+            } else {
+                const char *a = text[ash_rng_below(&r, n)], *b = text[ash_rng_below(&r, n)];
+                if (strlen(a) + strlen(b) > 14) continue;
+                char both[32];
+                snprintf(both, sizeof both, "%s%s", a, b);
+                memcpy(x, both, sizeof x);
+                snprintf(merge[n_mg++], sizeof merge[0], "%.14s %.14s", a, b);
+            }
+            memcpy(text[n++], x, sizeof x);
+        }
+        for (uint64_t i = 0; i < n; i++) {
+            t[i] = (ash_str){text[i], strlen(text[i])};
+            score[i] = (float)ash_rng_below(&r, round % 5 ? 1000 : 4);
+        }
+        for (uint64_t i = n_mg; i > 1; i--) { /* any order of ranks */
+            uint64_t j = ash_rng_below(&r, i);
+            char x[32];
+            memcpy(x, merge[i - 1], 32), memcpy(merge[i - 1], merge[j], 32), memcpy(merge[j], x, 32);
+        }
+        for (uint64_t i = 0; i < n_mg; i++) mg[i] = (ash_str){merge[i], strlen(merge[i])};
+        char path[] = "/tmp/ash-vocab-XXXXXX";
+        int fd = mkstemp(path);
+        assert_true(fd >= 0);
+        close(fd);
+        ash_gguf_writer *w;
+        assert_int_equal(ash_gguf_writer_new(&w, NULL), ASH_OK);
+        ash_gguf_set_str(w, "tokenizer.ggml.model", spm ? "llama" : "gpt2", spm ? 5 : 4, NULL);
+        ash_gguf_set_str(w, "tokenizer.ggml.pre", "gpt-2", 5, NULL);
+        ash_gguf_set_str_array(w, "tokenizer.ggml.tokens", t, n, NULL);
+        if (spm) ash_gguf_set_array(w, "tokenizer.ggml.scores", ASH_GV_F32, score, n, NULL);
+        else ash_gguf_set_str_array(w, "tokenizer.ggml.merges", mg, n_mg, NULL);
+        assert_int_equal(ash_gguf_writer_begin(w, path, NULL), ASH_OK);
+        assert_int_equal(ash_gguf_writer_finish(w, NULL), ASH_OK);
+        ash_gguf_writer_free(w);
+        voc v = load_path(path);
+        unlink(path);
+        ash_long *m = ash_long_new(v.v);
+        ash_bucket *b = ash_bucket_new(v.v);
+        ash_symvec x = {0}, y = {0};
+        char p[200];
+        for (int i = 0; i < 60; i++) {
+            size_t len = 1 + ash_rng_below(&r, sizeof p - 1);
+            for (size_t k = 0; k < len; k++) p[k] = letters[ash_rng_below(&r, strlen(letters))];
+            x.n = y.n = 0;
+            assert_true(ash_long_merge(m, p, (uint32_t)len, &x));
+            assert_true(ash_bucket_merge(b, p, 0, (uint32_t)len, &y));
+            assert_int_equal(x.n, y.n);
+            for (size_t k = 0; k < x.n; k++) assert_true(x.p[k].start == y.p[k].start && x.p[k].id == y.p[k].id);
+        }
+        ash_free(x.p);
+        ash_free(y.p);
+        ash_long_free(m);
         ash_bucket_free(b);
         drop(&v);
     }
@@ -539,7 +617,7 @@ static void test_oom(void **s) {
     static const char *const names[] = {"golden-llama.gguf", "golden-gemma3.gguf", "golden-qwen3.gguf"};
     ash_buf text = {0};
     for (int i = 0; i < 40; i++) ash_buf_adds(&text, "Hello w\xc3\xb6rld, 12 e\xcc\x81 \xff ");
-    for (int i = 0; i < 50; i++) ash_buf_adds(&text, "abcabc");
+    for (int i = 0; i < 900; i++) ash_buf_adds(&text, "abcabc"); /* a long word */
     for (size_t m = 0; m < ASH_ARRAY_LEN(names); m++) {
         ash_gguf *g;
         ash_error e;
@@ -575,7 +653,7 @@ int main(void) {
         cmocka_unit_test(test_vectors),       cmocka_unit_test(test_golden),  cmocka_unit_test(test_real_gemma),
         cmocka_unit_test(test_lossless),      cmocka_unit_test(test_stream),  cmocka_unit_test(test_missing_bytes),
         cmocka_unit_test(test_special),       cmocka_unit_test(test_long),    cmocka_unit_test(test_long_equals_short),
-        cmocka_unit_test(test_seams),
+        cmocka_unit_test(test_long_merge),   cmocka_unit_test(test_odd_vocab),
         cmocka_unit_test(test_broken),        cmocka_unit_test(test_oom),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,309 @@
+/* merge_long.c - a long word (a megabyte without a space) into tokens, from left to right, in linear time.
+ *
+ * Let enc(x) be what merging makes of x, end in token A, and enc(y) begin with B. Then
+ * enc(xy) = enc(x) enc(y) exactly if enc(AB) = A B: until a merge crosses the seam, both sides go on as
+ * if alone; what happens inside A's bytes does not depend on what is left of them, as no merge ever
+ * crosses A's left end, and likewise for B. So the first crossing merge, if there is one, happens in AB
+ * too. It follows that tokens whose own bytes encode to themselves, and of which all neighbours stand
+ * side by side in this sense, are the encoding of their joined bytes, and there is one such sequence only.
+ * It is found by taking the longest token that fits behind the last one, and going back where none does.
+ * The encoding of a prefix is unique, too, so a place that was left that way is never tried again.
+ *
+ * Do A and B stand? With their symbols' merges in order (a token's merges do not depend on its
+ * neighbours), the pair at the seam is a.b, a from A's right edge, b from B's left edge. If each token's
+ * keys never fall, A's and B's merges run interleaved by key (equal ones: A's first), and a pair at the
+ * seam merges exactly if its key is better than that of the merge which ends it. So: go back in time from
+ * (A, B), undoing the later of the two tokens' last merges at the edge, and look up one pair a step.
+ * Tokens for which that does not hold ("odd") are encoded together with their neighbour. Either way the
+ * answer is kept in a small table. */
+#include "text/merge_int.h"
+
+/* Two small tables that remember, each one word an answer: two entries and what came of them, of 19, 19 and
+ * 26 bits. An index of more entries does without.
+ *  - seams: after entry a, where e is the longest that fits by its bytes: the first of e's chain that stands
+ *    beside a, or NOTHING.
+ *  - pairs: key + 1 of what two entries make, or NOTHING. */
+enum { SEAMS = 1 << 16, PAIRS = 1 << 14, ENT_BITS = 19, VAL_BITS = 64 - 2 * ENT_BITS };
+#define NOTHING ((1u << VAL_BITS) - 1)
+#define ENT_SYM (UINT32_MAX - 1) /* in place of an entry: the first symbol, which is none */
+
+typedef struct {
+    uint32_t start, ent;
+} taken;
+
+struct ash_long {
+    const ash_vocab *v;
+    const ash_prefix_index *x;
+    uint64_t *seams, *pairs; /* [SEAMS], [PAIRS], or NULL */
+    uint64_t *dead;          /* bit per byte: nothing fits from here on */
+    size_t n_dead;
+    taken *st;
+    size_t st_cap;
+    ash_symvec tmp;
+    ash_bucket *bucket;
+    bool oom;
+};
+
+ash_long *ash_long_new(const ash_vocab *v) {
+    ash_long *l = ash_calloc(1, sizeof *l);
+    if (!l) return NULL;
+    l->v = v;
+    l->x = ash_prefix_index_get(v);
+    bool memo = l->x && l->x->n < 1u << ENT_BITS;
+    if (memo) l->seams = ash_alloc((SEAMS + PAIRS) * sizeof *l->seams);
+    if (!l->x || (memo && !l->seams)) {
+        ash_long_free(l);
+        return NULL;
+    }
+    if (memo) {
+        memset(l->seams, 0xff, (SEAMS + PAIRS) * sizeof *l->seams);
+        l->pairs = l->seams + SEAMS;
+    }
+    return l;
+}
+
+void ash_long_free(ash_long *l) {
+    if (!l) return;
+    ash_free(l->seams);
+    ash_free(l->dead);
+    ash_free(l->st);
+    ash_free(l->tmp.p);
+    ash_bucket_free(l->bucket);
+    ash_free(l);
+}
+
+/* Plain encoding of p[start .. start + n) into l->tmp. */
+static bool encode(ash_long *l, const char *p, uint32_t start, uint32_t n) {
+    l->tmp.n = 0;
+    if (n <= ASH_SHORT_MAX) {
+        ash_sym s[ASH_SHORT_MAX];
+        uint32_t k = ash_merge_short(l->v, p, start, n, s, NULL);
+        for (uint32_t i = 0; i < k; i++)
+            if (!ash_symvec_add(&l->tmp, s[i])) return !(l->oom = true);
+        return true;
+    }
+    if (!l->bucket) l->bucket = ash_bucket_new(l->v);
+    if (!l->bucket || !ash_bucket_merge(l->bucket, p, start, n, &l->tmp)) return !(l->oom = true);
+    return true;
+}
+
+static inline uint64_t both(uint32_t a, uint32_t b) { return (uint64_t)a << ENT_BITS | b; }
+static inline uint64_t *place(uint64_t *t, uint32_t size, uint64_t both) { return &t[(both * 0x9e3779b97f4a7c15u) >> 40 & (size - 1)]; }
+
+/* ---- how a token comes about ---- */
+static uint32_t entry_of(const ash_long *l, int32_t id) {
+    uint64_t work = 0;
+    if (id < 0) return ASH_NO_PREFIX;
+    uint32_t at = l->v->raw_off[id], n = l->v->raw_off[id + 1] - at;
+    uint32_t e = n ? ash_prefix_longest(l->x, l->v, l->v->raw + at, n, &work) : ASH_NO_PREFIX;
+    return e != ASH_NO_PREFIX && l->x->ent[e].id == id ? e : ASH_NO_PREFIX;
+}
+
+static uint32_t last_of(ash_long *l, uint32_t ent);
+
+/* Three words, written by any thread, always with the same values; `last` comes last. */
+static uint32_t find_out(ash_long *l, ash_prefix_ent *e) {
+    const ash_vocab *v = l->v;
+    uint32_t at = v->raw_off[e->id], n = e->len, last, a = ASH_NO_PREFIX, b = ASH_NO_PREFIX;
+    ash_trace tr = {0};
+    if (n <= ASH_SHORT_MAX) {
+        ash_sym s[ASH_SHORT_MAX];
+        uint32_t k = ash_merge_short(v, v->raw + at, 0, n, s, &tr);
+        if (k != 1 || s[0].id != e->id)
+            last = ASH_TI_NEVER;
+        else if (tr.n == 0)
+            last = ASH_TI_SYMBOL;
+        else {
+            a = entry_of(l, tr.l);
+            b = entry_of(l, tr.r);
+            bool plain = tr.rising && a != ASH_NO_PREFIX && b != ASH_NO_PREFIX && last_of(l, a) < ASH_TI_ODD && last_of(l, b) < ASH_TI_ODD;
+            last = plain ? tr.key + 1 : ASH_TI_ODD;
+        }
+    } else {
+        if (!encode(l, v->raw + at, 0, n)) return ASH_TI_NEVER; /* out of memory */
+        last = l->tmp.n == 1 && l->tmp.p[0].id == e->id ? ASH_TI_ODD : ASH_TI_NEVER;
+    }
+    atomic_store_explicit(&e->l, a, memory_order_relaxed);
+    atomic_store_explicit(&e->r, b, memory_order_relaxed);
+    atomic_store_explicit(&e->last, last, memory_order_release);
+    return last;
+}
+
+static uint32_t last_of(ash_long *l, uint32_t ent) {
+    uint32_t k = atomic_load_explicit(&l->x->ent[ent].last, memory_order_acquire);
+    return ASH_LIKELY(k != ASH_TI_UNKNOWN) ? k : find_out(l, &l->x->ent[ent]);
+}
+
+/* ---- do two neighbours stand side by side? ---- */
+static bool stands_odd(ash_long *l, const char *p, uint32_t start, uint32_t seam, uint32_t end) {
+    return encode(l, p, start, end - start) && l->tmp.n == 2 && l->tmp.p[1].start == seam;
+}
+
+/* Key + 1 of what entries x and y, nx and ny bytes on either side of the seam, make; NOTHING (above all keys) if nothing. */
+static inline uint32_t pair_key(ash_long *l, const bool spm, const char *p, uint32_t seam, uint32_t x, uint32_t nx, uint32_t y,
+                                uint32_t ny) {
+    const ash_prefix_ent *ent = l->x->ent;
+    uint64_t xy = both(x, y), *m = l->pairs ? place(l->pairs, PAIRS, xy) : NULL;
+    if (m && *m >> VAL_BITS == xy) return *m & NOTHING;
+    uint32_t key;
+    int32_t id;
+    key = ash_pair_make(l->v, spm, p, seam - nx, nx, ent[x].id, ny, ent[y].id, &key, &id) ? key + 1 : NOTHING;
+    if (m) *m = xy << VAL_BITS | key;
+    return key;
+}
+
+/* Entries x and y, neither of them odd, on either side of the seam. */
+static bool stands(ash_long *l, const bool spm, const char *p, uint32_t seam, uint32_t x, uint32_t y) {
+    const ash_prefix_ent *ent = l->x->ent, *ex = &ent[x], *ey = &ent[y];
+    const uint8_t *s = (const uint8_t *)p + seam;
+    const uint32_t one = s[0] & 31, two = ey->len > 1 ? ash_two(s[0], s[1]) : 0;
+    uint32_t kx = last_of(l, x), ky = last_of(l, y), end = NOTHING; /* a pair with a key below `end` has time to merge */
+    for (;;) {
+        bool may = ey->len > 1 ? ex->plus2 >> two & 1 : ex->plus1 >> one & 1;
+        if (may && pair_key(l, spm, p, seam, x, ex->len, y, ey->len) < end) return false;
+        if (ky >= kx) { /* y's last merge is the later: equal keys go from left to right */
+            if (ky == 0) return true;
+            end = ky + 1;
+            y = atomic_load_explicit(&ey->l, memory_order_relaxed);
+            ey = &ent[y];
+            ky = last_of(l, y);
+        } else {
+            end = kx;
+            x = atomic_load_explicit(&ex->r, memory_order_relaxed);
+            ex = &ent[x];
+            kx = last_of(l, x);
+        }
+    }
+}
+
+/* ---- the word ---- */
+typedef struct {
+    const char *p;
+    uint32_t n, pos;
+    uint64_t work;
+    bool spm;
+} word;
+
+static bool push(ash_long *l, size_t n, taken t) {
+    if (ASH_UNLIKELY(n == l->st_cap)) {
+        size_t cap = ASH_MAX(l->st_cap * 2, (size_t)1024);
+        taken *p = ash_realloc(l->st, cap * sizeof *p);
+        if (!p) return !(l->oom = true);
+        l->st = p;
+        l->st_cap = cap;
+    }
+    l->st[n] = t;
+    return true;
+}
+
+static bool mark_dead(ash_long *l, uint32_t n, uint32_t pos) {
+    if (!l->n_dead) { /* the first in this word */
+        size_t need = (size_t)n / 64 + 1;
+        uint64_t *d = ash_realloc(l->dead, need * sizeof *d);
+        if (!d) return !(l->oom = true);
+        memset(d, 0, need * sizeof *d);
+        l->dead = d;
+        l->n_dead = need;
+    }
+    l->dead[pos >> 6] |= 1ull << (pos & 63);
+    return true;
+}
+
+static inline bool is_dead(const ash_long *l, uint32_t n, uint32_t at) { return l->n_dead && at < n && l->dead[at >> 6] >> (at & 63) & 1; }
+
+/* The first of e, its prefixes and the first symbol that stands beside what was taken before and leads to no
+ * known dead end: its entry, ENT_SYM, or ASH_NO_PREFIX. *memo, if not NULL, gets the first that stands. */
+static inline uint32_t choose(ash_long *l, const bool spm, word *w, size_t k, uint32_t e, uint64_t key, uint64_t *memo) {
+    const ash_prefix_index *x = l->x;
+    const uint8_t *s = (const uint8_t *)w->p + w->pos;
+    const taken before = k ? l->st[k - 1] : (taken){0, ENT_SYM};
+    /* at a place where no token has these bytes side by side, everything stands */
+    bool free = k == 0 || (spm && !(l->v->joins[(s[-1] * 256u + s[0]) >> 3] >> (s[0] & 7) & 1));
+    bool odd = before.ent == ENT_SYM || last_of(l, before.ent) == ASH_TI_ODD;
+    for (; e != ASH_NO_PREFIX; e = ash_prefix_parent(x, e, s[0])) {
+        uint32_t end = w->pos + x->ent[e].len, last = last_of(l, e);
+        w->work++;
+        if (last == ASH_TI_NEVER) continue;
+        if (!free && !(odd || last == ASH_TI_ODD ? (!spm && before.ent == ENT_SYM) || stands_odd(l, w->p, before.start, w->pos, end)
+                                                 : stands(l, spm, w->p, w->pos, before.ent, e)))
+            continue;
+        if (memo) *memo = key << VAL_BITS | e;
+        memo = NULL;
+        if (!is_dead(l, w->n, end)) return e;
+    }
+    if (memo) *memo = key << VAL_BITS | NOTHING;
+    /* a symbol that is no entry; in BPE one without a token merges with nothing */
+    int32_t id;
+    uint32_t len = ash_first_symbol(l->v, spm, w->p + w->pos, w->p + w->n, &id);
+    if ((id >= 0 && (spm || x->ent[s[0]].id == id)) || is_dead(l, w->n, w->pos + len)) return ASH_NO_PREFIX;
+    if (!free && (spm || id >= 0) && !stands_odd(l, w->p, before.start, w->pos, w->pos + len)) return ASH_NO_PREFIX;
+    return ENT_SYM;
+}
+
+/* 1: done, 0: given up (a vocabulary made for it), -1: out of memory */
+static inline int walk(ash_long *l, const bool spm, const char *p, uint32_t n, size_t *n_st) {
+    const ash_prefix_index *x = l->x;
+    const uint64_t most = 32 * (uint64_t)n + 65536;
+    word w = {p, n, 0, 0, spm};
+    size_t k = 0;
+    uint32_t prev = ENT_SYM;
+    while (w.pos < n) {
+        uint32_t e = ash_prefix_longest(x, l->v, p + w.pos, n - w.pos, &w.work);
+        uint64_t key = 0, *memo = NULL;
+        if (ASH_LIKELY(prev != ENT_SYM && e != ASH_NO_PREFIX && l->seams)) {
+            key = both(prev, e);
+            memo = place(l->seams, SEAMS, key);
+            if (*memo >> VAL_BITS == key) {
+                uint32_t c = *memo & NOTHING, end = w.pos + x->ent[c == NOTHING ? 0 : c].len;
+                memo = NULL;
+                if (ASH_LIKELY(c != NOTHING && !is_dead(l, n, end))) {
+                    if (!push(l, k++, (taken){w.pos, prev = c})) return -1;
+                    w.pos = end;
+                    continue;
+                }
+                e = c == NOTHING ? ASH_NO_PREFIX : ash_prefix_parent(x, c, (uint8_t)p[w.pos]);
+            }
+        }
+        e = choose(l, spm, &w, k, e, key, memo);
+        while (e == ASH_NO_PREFIX && !l->oom) {      /* back: nothing fits here */
+            if (k == 0 || ++w.work > most) return 0; /* the first cannot be: the word's encoding is such a sequence */
+            if (!mark_dead(l, n, w.pos)) return -1;
+            k--;
+            w.pos = l->st[k].start;
+            e = l->st[k].ent;
+            if (e == ENT_SYM)
+                e = ASH_NO_PREFIX;
+            else
+                e = choose(l, spm, &w, k, ash_prefix_parent(x, e, (uint8_t)p[w.pos]), 0, NULL);
+        }
+        if (l->oom || !push(l, k++, (taken){w.pos, prev = e})) return -1;
+        if (w.work > most) return 0;
+        int32_t id;
+        w.pos += e == ENT_SYM ? ash_first_symbol(l->v, spm, p + w.pos, p + n, &id) : x->ent[e].len;
+    }
+    *n_st = k;
+    return 1;
+}
+
+bool ash_long_merge(ash_long *l, const char *p, uint32_t n, ash_symvec *out) {
+    bool spm = l->v->kind == ASH_VK_SPM;
+    size_t k = 0;
+    int rc = 0;
+    l->oom = false;
+    l->n_dead = 0;
+    if (!l->x->odd) rc = spm ? walk(l, true, p, n, &k) : walk(l, false, p, n, &k);
+    if (rc < 0) return false;
+    if (rc == 0) {
+        if (!l->bucket) l->bucket = ash_bucket_new(l->v);
+        return l->bucket && ash_bucket_merge(l->bucket, p, 0, n, out);
+    }
+    for (size_t i = 0; i < k; i++) {
+        ash_sym s = {l->st[i].start, (i + 1 < k ? l->st[i + 1].start : n) - l->st[i].start, -1};
+        if (l->st[i].ent != ENT_SYM)
+            s.id = l->x->ent[l->st[i].ent].id;
+        else
+            ash_first_symbol(l->v, spm, p + s.start, p + n, &s.id);
+        if (!ash_symvec_add(out, s)) return false;
+    }
+    return true;
+}

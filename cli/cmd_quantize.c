@@ -121,7 +121,7 @@ const ash_cmd cmd_quantize = {
     .summary = "Write a GGUF with other types: one for all matrices, a stock preset, or a recipe.",
     .details = "Streams tensor by tensor into a file beside OUT, which is renamed at the end; the exact size is known before. Tensors that already "
                "have the wanted type are copied byte for byte.\n\n"
-               "Types: F32 F16 BF16 Q8_0 Q6_K Q5_K Q5_1 Q5_0 Q4_K Q4_1 Q4_0 IQ4_NL IQ4_XS Q3_K IQ3_S IQ3_XXS Q2_K IQ2_S IQ2_XS IQ2_XXS IQ1_M IQ1_S. Types with blocks of 256 need rows that "
+               "Types: F32 F16 BF16 Q8_0 Q6_K Q5_K Q5_1 Q5_0 Q4_K Q4_1 Q4_0 IQ4_NL IQ4_XS Q3_K IQ3_S IQ3_XXS Q2_K IQ2_S IQ2_XS IQ2_XXS IQ1_M IQ1_S MXFP4 NVFP4 TQ2_0 TQ1_0 Q2_0 Q1_0. Types with blocks of 256 need rows that "
                "are multiples of 256; elsewhere --type uses the nearest type of at least the same bits with blocks of 32 (IQ4_NL, Q5_0, Q8_0) and says so, "
                "unless --strict, or --widen 256 makes the rows fit.\n\n"
                "--preset NAME chooses each tensor's type as llama-quantize does for that name (so --preset Q2_K is a mix, --type Q2_K is not); a name "

@@ -16,7 +16,9 @@ static const plan plans[] = {
     {ASH_Q4_1, FIT_Q4_1, 32, 1},     {ASH_Q5_1, FIT_Q5_1, 32, 1}, {ASH_Q2_K, FIT_Q2_K, 16, 16}, {ASH_Q3_K, FIT_Q3_K, 16, 16},
     {ASH_Q4_K, FIT_Q4_K, 32, 8},     {ASH_Q5_K, FIT_Q5_K, 32, 8}, {ASH_Q6_K, FIT_Q6_K, 16, 16}, {ASH_IQ4_XS, FIT_IQ4_XS, 32, 8},
     {ASH_IQ2_XXS, FIT_IQ2_XXS, 32, 8}, {ASH_IQ2_XS, FIT_IQ2_XS, 16, 16}, {ASH_IQ2_S, FIT_IQ2_S, 16, 16}, {ASH_IQ3_XXS, FIT_IQ3_XXS, 32, 8},
-    {ASH_IQ3_S, FIT_IQ3_S, 32, 8},   {ASH_IQ1_S, FIT_IQ1_S, 32, 8}, {ASH_IQ1_M, FIT_IQ1_M, 16, 16},
+    {ASH_IQ3_S, FIT_IQ3_S, 32, 8},   {ASH_IQ1_S, FIT_IQ1_S, 32, 8}, {ASH_IQ1_M, FIT_IQ1_M, 16, 16}, {ASH_TQ1_0, FIT_TERNARY, 32, 8},
+    {ASH_TQ2_0, FIT_TERNARY, 32, 8}, {ASH_Q2_0, FIT_Q2_0, 32, 2},   {ASH_Q1_0, FIT_Q1_0, 32, 4},    {ASH_MXFP4, FIT_MXFP4, 32, 1},
+    {ASH_NVFP4, FIT_NVFP4, 16, 4},
 };
 
 static const plan *plan_of(ash_dtype t) {
@@ -27,7 +29,9 @@ static const plan *plan_of(ash_dtype t) {
 
 bool ash_quant_can(ash_dtype t) { return t == ASH_F32 || t == ASH_F16 || t == ASH_BF16 || plan_of(t); }
 
-bool ash_quant_wants_imatrix(ash_dtype t) { return t == ASH_Q2_K; }
+bool ash_quant_wants_imatrix(ash_dtype t) {
+    return t == ASH_Q2_K || t == ASH_IQ1_S || t == ASH_IQ1_M || t == ASH_IQ2_XXS || t == ASH_IQ2_XS || t == ASH_IQ2_S || t == ASH_IQ3_XXS;
+}
 
 typedef struct {
     const plan *p;

@@ -18,7 +18,7 @@ typedef struct {
 } fit_in;
 
 /* d, m: float16 scale and minimum (or offset) of lane l; super-blocks: valid in the super-block's
- * first lane. sc, mn: the lane's integer sub-scale (signed as decoded) and sub-minimum. q: codes,
+ * first lane. sc, mn: the lane's integer sub-scale (signed as decoded; FP4 types: the scale's byte) and sub-minimum. q: codes,
  * transposed, as integers that the decoder multiplies (levels for IQ4). */
 typedef struct {
     uint16_t d[FIT_LANES], m[FIT_LANES];
@@ -31,7 +31,8 @@ enum { FIT_IDX_MINUS = 0x8000 }; /* IQ1: the point's offset is -1/8 */
 
 typedef enum {
     FIT_Q4_0, FIT_Q5_0, FIT_Q8_0, FIT_IQ4_NL, FIT_Q4_1, FIT_Q5_1, FIT_Q2_K, FIT_Q3_K, FIT_Q4_K, FIT_Q5_K, FIT_Q6_K, FIT_IQ4_XS,
-    FIT_IQ2_XXS, FIT_IQ2_XS, FIT_IQ2_S, FIT_IQ3_XXS, FIT_IQ3_S, FIT_IQ1_S, FIT_IQ1_M, FIT_COUNT
+    FIT_IQ2_XXS, FIT_IQ2_XS, FIT_IQ2_S, FIT_IQ3_XXS, FIT_IQ3_S, FIT_IQ1_S, FIT_IQ1_M,
+    FIT_TERNARY, FIT_Q2_0, FIT_Q1_0, FIT_MXFP4, FIT_NVFP4, FIT_COUNT
 } fit_kind;
 
 typedef void (*fit_fn)(fit_kind kind, const fit_in *in, fit_out *out);

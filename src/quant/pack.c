@@ -228,6 +228,71 @@ static void pack_iq1_m(const fit_out *f, ash_blk_iq1_m *b) {
     }
 }
 
+/* ---- one scale for many weights, four-bit floats ---- */
+
+static void pack_tq2_0(const fit_out *f, int lane, ash_blk_tq2_0 *b) {
+    memset(b->qs, 0, sizeof b->qs);
+    for (int s = 0; s < 8; s++) {
+        uint8_t q[32];
+        lane_codes(f, lane + s, 32, 1, q);
+        for (int l = 0; l < 32; l++) b->qs[32 * (s / 4) + l] |= (uint8_t)(q[l] << 2 * (s % 4));
+    }
+    b->d = f->d[lane];
+}
+
+/* Five digits, first one highest, as a fraction of 256 rounded up; the four of qh get a zero behind them. */
+static uint8_t ternary_byte(const uint8_t *q, int step, int n) {
+    unsigned v = 0;
+    for (int s = 0; s < 5; s++) v = 3 * v + (s < n ? q[s * step] : 0);
+    return (uint8_t)((v * 256 + 242) / 243);
+}
+
+static void pack_tq1_0(const fit_out *f, int lane, ash_blk_tq1_0 *b) {
+    uint8_t q[256];
+    for (int s = 0; s < 8; s++) lane_codes(f, lane + s, 32, 1, q + 32 * s);
+    for (int l = 0; l < 32; l++) b->qs[l] = ternary_byte(q + l, 32, 5);
+    for (int l = 0; l < 16; l++) b->qs[32 + l] = ternary_byte(q + 160 + l, 16, 5);
+    for (int l = 0; l < 4; l++) b->qh[l] = ternary_byte(q + 240 + l, 4, 4);
+    b->d = f->d[lane];
+}
+
+static void pack_q2_0(const fit_out *f, int lane, ash_blk_q2_0 *b) {
+    uint8_t q[64];
+    for (int s = 0; s < 2; s++) lane_codes(f, lane + s, 32, 1, q + 32 * s);
+    for (int i = 0; i < 16; i++) b->qs[i] = (uint8_t)(q[4 * i] | q[4 * i + 1] << 2 | q[4 * i + 2] << 4 | q[4 * i + 3] << 6);
+    b->d = f->d[lane];
+}
+
+static void pack_q1_0(const fit_out *f, int lane, ash_blk_q1_0 *b) {
+    for (int i = 0; i < 16; i++) b->qs[i] = (uint8_t)(~signs8(f, lane + i / 4, 8 * (i % 4)) & 255u);
+    b->d = f->d[lane];
+}
+
+/* n levels of a lane to four-bit float codes: sign, then the magnitude's place in 0, 1, 2, 3, 4, 6, 8, 12. */
+static void lane_codes_fp4(const fit_out *f, int lane, int n, uint8_t *q) {
+    static const uint8_t place[13] = {0, 1, 2, 3, 4, 0, 5, 0, 6, 0, 0, 0, 7};
+    for (int j = 0; j < n; j++) {
+        int v = (int)f->q[j * LANES + lane];
+        q[j] = (uint8_t)(place[v < 0 ? -v : v] | (v < 0 ? 8 : 0));
+    }
+}
+
+static void pack_mxfp4(const fit_out *f, int lane, ash_blk_mxfp4 *b) {
+    uint8_t q[32];
+    lane_codes_fp4(f, lane, 32, q);
+    nibbles(b->qs, q);
+    b->e = (uint8_t)f->sc[lane];
+}
+
+static void pack_nvfp4(const fit_out *f, int lane, ash_blk_nvfp4 *b) {
+    for (int s = 0; s < 4; s++) {
+        uint8_t q[16];
+        lane_codes_fp4(f, lane + s, 16, q);
+        for (int j = 0; j < 8; j++) b->qs[8 * s + j] = (uint8_t)(q[j] | q[j + 8] << 4);
+        b->sc[s] = (uint8_t)f->sc[lane + s];
+    }
+}
+
 void ash_pack(ash_dtype t, const fit_out *f, int n_blocks, uint8_t *const *dst) {
     for (int i = 0; i < n_blocks; i++) {
         void *p = dst[i];
@@ -289,6 +354,12 @@ void ash_pack(ash_dtype t, const fit_out *f, int n_blocks, uint8_t *const *dst) 
         case ASH_IQ3_S: pack_iq3_s(f, 8 * i, p); break;
         case ASH_IQ1_S: pack_iq1_s(f, 8 * i, p); break;
         case ASH_IQ1_M: pack_iq1_m(f, p); break;
+        case ASH_TQ1_0: pack_tq1_0(f, 8 * i, p); break;
+        case ASH_TQ2_0: pack_tq2_0(f, 8 * i, p); break;
+        case ASH_Q2_0: pack_q2_0(f, 2 * i, p); break;
+        case ASH_Q1_0: pack_q1_0(f, 4 * i, p); break;
+        case ASH_MXFP4: pack_mxfp4(f, i, p); break;
+        case ASH_NVFP4: pack_nvfp4(f, 4 * i, p); break;
         default: break;
         }
     }

@@ -4,7 +4,7 @@
 
 #include "quant/fit.h"
 
-/* Write `n_blocks` consecutive blocks of type t to dst from lanes 0.. of `f` (1, 8 or 16 lanes per block). */
+/* Write `n_blocks` consecutive blocks of type t to dst from lanes 0.. of `f` (1 to 16 lanes per block). */
 void ash_pack(ash_dtype t, const fit_out *f, int n_blocks, uint8_t *const *dst);
 
 #endif

@@ -14,7 +14,7 @@ trap 'rm -rf "$tmp"' EXIT
 "$ashlar" imatrix "$tmp/f16.gguf" -o "$tmp/im.gguf" --chunks 4 >/dev/null
 drop=$(seq -s, 4 29) # keep four layers
 fail=0
-for t in Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 IQ4_NL Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_XS IQ3_S IQ3_XXS IQ2_S IQ2_XS IQ2_XXS IQ1_M IQ1_S; do
+for t in Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 IQ4_NL Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_XS IQ3_S IQ3_XXS IQ2_S IQ2_XS IQ2_XXS IQ1_M IQ1_S TQ1_0 TQ2_0 Q2_0; do
   case $t in Q3_K | Q4_K | Q5_K) name=${t}_S ;; IQ2_S) name=IQ2_M ;; *) name=$t ;; esac
   for w in 0 1; do
     im=""

@@ -1,21 +1,20 @@
 /* cmd_logits.c - `ashlar logits`: the logits of every position for given token ids, as raw float32. */
-#include "cli.h"
+#include "model_args.h"
 
-#include "ashlar/engine.h"
-
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const char *tokens_arg, *out_arg;
 static bool fast;
 static int64_t batch;
+static opt_list lora_args;
 
 static const opt_def options[] = {
     {OPT_STR, 0, "tokens", "IDS", "Token ids, separated by commas; nothing is added to them.", &tokens_arg},
     {OPT_STR, 'o', "output", "FILE", "Where the float32 values go: positions x vocabulary, little-endian.", &out_arg},
     {OPT_FLAG, 0, "fast", NULL, "Use 8-bit activations and a float16 KV cache, as `run` does.", &fast},
     {OPT_I64, 'b', "batch", "N", "Tokens per pass; the result does not depend on it.", &batch},
+    CLI_LORA_OPT(&lora_args),
     {OPT_END, 0, NULL, NULL, NULL, NULL}};
 
 typedef struct {
@@ -30,43 +29,26 @@ static ash_status write_row(void *ctx, size_t pos, const float *logits, ash_erro
     return cli_out_failed(&s->out, err);
 }
 
-/* "1,2,3": count, or -1 for what is no list of numbers. Ids too large for int32 become -1, which the session refuses. */
-static long parse_tokens(const char *s, ash_token **out) {
-    size_t cap = 1;
-    for (const char *c = s; *c; c++) cap += *c == ',';
-    ash_token *t = malloc(cap * sizeof *t);
-    if (!t) return -1;
-    long n = 0;
-    while (*s) {
-        char *end;
-        errno = 0;
-        long long v = strtoll(s, &end, 10);
-        if (end == s || (*end && *end != ',') || (*end == ',' && !end[1])) return free(t), -1;
-        t[n++] = errno || v < 0 || v > INT32_MAX ? -1 : (ash_token)v;
-        s = *end ? end + 1 : end;
-    }
-    *out = t;
-    return n;
-}
-
 static int run(int argc, char **argv) {
     (void)argc;
     if (!tokens_arg) return cli_usage("--tokens is needed, e.g. --tokens 1,2,3");
     if (!out_arg) return cli_usage("-o FILE is needed");
     if (batch < 0 || batch > 65536) return cli_usage("--batch must be 1 to 65536");
     ash_token *t = NULL;
-    long n = parse_tokens(tokens_arg, &t);
+    long n = cli_parse_tokens(tokens_arg, &t);
     if (n < 1) return cli_usage("--tokens takes ids separated by commas, e.g. 1,2,3");
 
     ash_error err = {0};
     ash_model *m = NULL;
     ash_session *s = NULL;
+    cli_loras loras = {.n = 0};
     ash_session_opts o = ash_session_defaults();
     o.n_ctx = (uint32_t)n;
     o.n_batch = (uint32_t)batch;
     o.n_threads = g_threads;
     o.precision = fast ? ASH_PREC_FAST : ASH_PREC_EXACT;
     ash_status st = n > 1 << 24 ? ash_fail(&err, ASH_E_LIMIT, "%ld tokens are too many", n) : ash_model_load(&m, argv[0], &err);
+    if (st == ASH_OK) st = cli_loras_load(&loras, &lora_args, m, &o, &err);
     if (st == ASH_OK) st = ash_session_new(&s, m, &o, &err);
     sink_ctx c = {.n_vocab = m ? (size_t)ash_model_n_vocab(m) : 0};
     if (st == ASH_OK) st = cli_out_open(&c.out, out_arg, &err);
@@ -77,6 +59,7 @@ static int run(int argc, char **argv) {
     int rc = st == ASH_OK ? 0 : cli_fail(&err, st);
     free(t);
     ash_session_free(s);
+    cli_loras_free(&loras);
     ash_model_free(m);
     return rc;
 }

@@ -3,8 +3,7 @@
 #include "cli.h"
 
 #include "line.h"
-
-#include "ashlar/engine.h"
+#include "model_args.h"
 
 #include <jansson.h>
 #include <signal.h>
@@ -17,7 +16,7 @@ static const char *system_arg;
 static bool raw, ignore_eos, stats = true;
 static int64_t n_predict = -1, ctx, seed = -1, top_k = -1, last_n = -2;
 static double temp = -1, top_p = -1, min_p = -1, repeat = -1, presence, frequency;
-static opt_list bias_args, var_args;
+static opt_list bias_args, var_args, lora_args;
 
 static const opt_def options[] = {
     {OPT_STR, 0, "system", "TEXT", "System message of the chat.", &system_arg},
@@ -35,6 +34,7 @@ static const opt_def options[] = {
     {OPT_I64, 0, "penalty-last-n", "N", "Tokens the penalties look back; -1: all (default 64).", &last_n},
     {OPT_LIST, 0, "logit-bias", "ID=X", "Add X to the logit of token ID; may be repeated.", &bias_args},
     {OPT_LIST, 0, "template-var", "NAME=VALUE", "A variable of the chat template, e.g. enable_thinking=false; may be repeated.", &var_args},
+    CLI_LORA_OPT(&lora_args),
     {OPT_FLAG, 0, "ignore-eos", NULL, "Go on after the end of the answer.", &ignore_eos},
     {OPT_FLAG, 0, "stats", NULL, "The line of statistics on stderr; --no-stats leaves it out.", &stats},
     {OPT_END, 0, NULL, NULL, NULL, NULL}};
@@ -68,6 +68,7 @@ typedef struct {
     ash_model *m;
     const ash_vocab *v;
     ash_tmpl *tmpl;      /* NULL: the text is continued as it is */
+    cli_loras loras;
     ash_session *s;
     ash_detok *d;
     ash_sampler_opts sampling;
@@ -423,6 +424,7 @@ static ash_status set_up(chat *c, const char *path, ash_error *err) {
     ash_session_opts o = ash_session_defaults();
     o.n_ctx = (uint32_t)ctx;
     o.n_threads = g_threads;
+    ASH_TRY(cli_loras_load(&c->loras, &lora_args, c->m, &o, err));
     ASH_TRY(ash_session_new(&c->s, c->m, &o, err));
     ASH_TRY(ash_detok_new(&c->d, c->v, false, err));
     c->bos = token_text(c->v, ash_vocab_bos(c->v));
@@ -474,6 +476,7 @@ static int run(int argc, char **argv) {
     ash_tmpl_free(c.tmpl);
     ash_detok_free(c.d);
     ash_session_free(c.s);
+    cli_loras_free(&c.loras);
     ash_model_free(c.m);
     return rc;
 }

@@ -40,6 +40,28 @@ want 3 logits "$M" --tokens 1 -o "$T/nodir/f"
 [ -e "$T/no" ] && fail "a failed run left a file"
 ls "$T" | grep -q tmp && fail "a temporary file is left"
 
+# adapters: at 0 nothing changes, at 1 and twice at 0.5 the same up to rounding
+L=$D/llama
+want 0 logits "$L/model.gguf" --tokens 1,2,3 -o "$T/l0"
+want 0 logits "$L/model.gguf" --tokens 1,2,3 -o "$T/l1" --lora "$L/lora/adapter.gguf:0"
+cmp -s "$T/l0" "$T/l1" || fail "an adapter at scale 0 changes the logits"
+want 0 logits "$L/model.gguf" --tokens 1,2,3 -o "$T/l1" --lora "$L/lora/adapter.gguf"
+cmp -s "$T/l0" "$T/l1" && fail "an adapter changes nothing"
+want 3 logits "$L/model.gguf" --tokens 1,2,3 -o "$T/no" --lora "$D/qwen3/lora/adapter.gguf:0.5" && err 'not made for architecture llama'
+want 3 logits "$L/model.gguf" --tokens 1,2,3 -o "$T/no" --lora "$L/model.gguf" && err 'no adapter'
+
+# embeddings
+want 0 embed "$D/bert/model.gguf" --tokens 2,5,439,83 -o "$T/v"
+[ "$(wc -c <"$T/v")" -eq $((64 * 4)) ] || fail "embedding has $(wc -c <"$T/v") bytes"
+want 0 embed "$D/bert/model.gguf" --tokens 2,5,439,83 --pool cls --json && out '"n_embd": 64' && out '"n_tokens": 4'
+want 0 embed "$L/model.gguf" "Hello world" && [ "$(wc -w <"$T/out")" -eq 64 ] || fail "no vector of 64 numbers"
+want 2 embed "$D/bert/model.gguf"
+want 2 embed "$D/bert/model.gguf" --tokens 1 text
+want 2 embed "$D/bert/model.gguf" --tokens 1 --pool sum
+want 3 embed "$D/bert/model.gguf" --tokens 1,2,512
+want 3 logits "$D/bert/model.gguf" --tokens 1,2 -o "$T/no" && err 'makes embeddings'
+want 4 embed "$D/bert/model.gguf" --tokens "$(seq -s, 1 129)" && err '128 positions'
+
 want 0 bench "$M" -p 20 -n 5 -r 2 -t 1 --json
 for k in prefill_tps decode_tps load_ms first_token_ms peak_rss_bytes threads level; do out "\"$k\": "; done
 want 0 bench "$M" -p 20 -n 5 -r 1 -t 2 && out 'prefill +20 tokens'

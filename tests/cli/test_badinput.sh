@@ -36,7 +36,7 @@ args() {
     case $1 in
     inspect) echo "@M" ;;
     tokenize) echo "@M" ;;
-    logits) echo "@M --tokens 1,2,3 -o @O" ;;
+    logits | embed) echo "@M --tokens 1,2,3 -o @O" ;;
     eval) echo "@M --text $T/text.txt" ;;
     imatrix) echo "@M --text $T/text.txt -o @O" ;;
     quantize) echo "@M @O --type Q8_0" ;;
@@ -106,7 +106,7 @@ for v in quantize widen logits edit; do
     has $v || continue
     if [ -n "$mnt" ]; then o=$mnt/o limit=unlimited; else o=$T/tiny/o limit=64; fi
     case $v in
-    logits) a="$T/m.gguf --tokens $(seq -s, 1 400) -o $o" ;;
+    logits | embed) a="$T/m.gguf --tokens $(seq -s, 1 400) -o $o" ;;
     edit)
         [ -n "$mnt" ] && continue # the input would not fit there
         a="$T/m.gguf general.name=x"

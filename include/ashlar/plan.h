@@ -139,6 +139,14 @@ ASH_API ash_status ash_plan_sweep_load(ash_plan_sweep *s, const char *path, ash_
 ASH_API void ash_plan_sweep_free(ash_plan_sweep *s);
 /* Turn the measurements so far into damages. noise_floor: KLD below which a measurement says nothing. */
 ASH_API void ash_planner_calibrate(ash_planner *p, double noise_floor);
+/* How well the measured order of the blocks' matrices was predictable without the sweep: rank correlation with its 95 % bootstrap interval
+ * over matrices; n of them were measured (below 8: no figure). */
+typedef enum {
+    ASH_PREDICT_WEIGHTS, /* the role's typical sensitivity times the measured encoding error (weights and importance) */
+    ASH_PREDICT_HEADER   /* the role alone: known from the file's header */
+} ash_predictor;
+typedef struct { double rho, lo, hi; size_t n; } ash_plan_rank;
+ASH_API ash_status ash_planner_rank(const ash_planner *p, ash_predictor what, uint64_t seed, ash_plan_rank *r, ash_error *err);
 /* Multiply the damages of layers [lo, hi] (-1 for tables) of the roles in `roles` (bits) by f: what refinement learns. */
 ASH_API void ash_planner_scale(ash_planner *p, int32_t lo, int32_t hi, uint32_t roles, double f);
 /* Solve for a budget (whole-file bytes; with lookup_free without the free tables). choice: option index per unit.

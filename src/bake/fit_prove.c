@@ -276,6 +276,18 @@ static void texts_fact(fit *f, const char *key, const char *const *files, size_t
     ash_buf_free(&b);
 }
 
+/* What a sweep was worth: the order of sensitivities that could have been said without one. */
+static ash_status predictors(fit *f, ash_error *err) {
+    ash_plan_rank w, h;
+    if (!f->swept) return ASH_OK;
+    ASH_TRY(ash_planner_rank(f->pl[f->which], ASH_PREDICT_WEIGHTS, f->o->seed, &w, err));
+    ASH_TRY(ash_planner_rank(f->pl[f->which], ASH_PREDICT_HEADER, f->o->seed, &h, err));
+    if (w.n >= 8)
+        fit_fact(f, "predicted without a sweep", "rank correlation with the measured sensitivities of %zu matrices: %.2f (95 %%: %.2f to %.2f) from weights and importance, %.2f (%.2f to %.2f) from the header alone",
+                 w.n, w.rho, w.lo, w.hi, h.rho, h.lo, h.hi);
+    return ASH_OK;
+}
+
 static void facts(fit *f) {
     const ash_fit_opts *o = f->o;
     char sha[65] = "";
@@ -352,6 +364,7 @@ ash_status fit_prove(fit *f, ash_error *err) {
     rep->n_layer = ash_model_n_layer(f->model);
     if (f->o->budget == ASH_BUDGET_RAM) fit_note(f, "The file budget of %.1f MB is what the RAM budget leaves after context, scratch and program.", (double)f->budget / 1e6);
     facts(f);
+    ASH_TRY(predictors(f, err));
     rep->files = f->r->files;
     rep->checks = f->r->checks;
     rep->samples = f->r->samples;

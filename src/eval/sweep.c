@@ -163,7 +163,8 @@ static uint32_t active_units(ash_sweep_job *j, uint32_t *act) {
 }
 
 /* What the active units take in the next pass: the least number at first, then what each is expected to need and a tenth more (to encode
- * a matrix once more costs as much as a chunk or two), but at most three times what it has. The memory budget cuts the longest. */
+ * a matrix once more costs as much as a chunk or two), but little more than doubling what it has: an early interval may owe its width to one
+ * chunk. The memory budget cuts the longest. */
 static uint32_t plan_pass(const ash_sweep_job *j, const uint32_t *act, uint32_t n, ash_sweep_take *take) {
     uint64_t total = 0;
     uint32_t longest = 0;
@@ -175,7 +176,7 @@ static uint32_t plan_pass(const ash_sweep_job *j, const uint32_t *act, uint32_t 
             double mean, half;
             unit_stat(j, act[i], &mean, &half);
             double r = half / (j->o.until * mean);
-            want = (uint32_t)ceil(have * (1.1 * ASH_MIN(r * r, 3.6) - 1));
+            want = (uint32_t)ceil(have * (ASH_MIN(1.1 * r * r, 2.2) - 1));
             want = ASH_MAX(want, ASH_MAX(least, 3u));
         }
         take[i] = (ash_sweep_take){act[i], ASH_MIN(want, j->o.max_chunks - have)};

@@ -183,7 +183,7 @@ ash_status ash_sweep_estimate(ash_sweep_cost *c, const ash_model *m, const ash_s
     const double per_chunk = L * t.ref + scored * t.head;
     if (n >= ASH_SWEEP_PROBE_UNITS) /* ffn_down once more in float32, and three streams of 1, 2/3, 1/3 of the layers */
         c->seconds += ASH_SWEEP_PROBE_CHUNKS * (per_chunk + L * t.ref / 4 + 2 * L * t.delta) + L * t.pack;
-    /* the passes: all units take the least number of chunks, then each what it lacks, up to three times what it has */
+    /* the passes: all units take the least number of chunks, then each what it lacks, up to 1.2 times what it has */
     double have[ASH_ARRAY_LEN(k_spread)] = {0}, most_takes = 0, most_chunks = 0;
     const double room = (double)(o.mem_bytes / ash_sweep_diff_bytes(m, T, 1));
     for (;;) {
@@ -191,7 +191,7 @@ ash_status ash_sweep_estimate(ash_sweep_cost *c, const ash_model *m, const ash_s
         for (size_t k = 0; k < ASH_ARRAY_LEN(k_spread); k++) {
             double units_k = k_spread[k].share * (double)n, need = chunks_needed(&o, k);
             if (need <= have[k]) continue;
-            double want = have[k] < o.min_chunks ? o.min_chunks - have[k] : ASH_MIN(need * 1.1 - have[k], 3 * have[k]);
+            double want = have[k] < o.min_chunks ? o.min_chunks - have[k] : ASH_MIN(need * 1.1 - have[k], 1.2 * have[k]);
             want = ASH_MIN(ASH_MIN(want, o.max_chunks - have[k]), ASH_MAX(1, room / (double)n)); /* roughly as the budget cuts */
             act += units_k;
             takes += units_k * want;

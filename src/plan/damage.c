@@ -18,8 +18,10 @@ enum { SAMPLE = 1 << 17, TABLE_FACTOR = 4 };
  * channels dominate, so its c is large where importance weights are known. */
 static const double typical_c[7] = {0.038, 0.053, 0.087, 0.047, 0.10, 0.10, 0.12};
 
+double ash_plan_typical(int role) { return role >= 0 && role < 7 ? typical_c[role] : 0.3; }
+
 static double typical(const ash_planner *p, const plan_unit *u) {
-    if (u->pub.role >= 0 && u->pub.role < 7) return typical_c[u->pub.role];
+    if (u->pub.role >= 0 && u->pub.role < 7) return ash_plan_typical(u->pub.role);
     if (u->pub.role < 0 || u->pub.lookup_only) return 0.3;
     bool weighted = p->o.importance.weights && p->o.importance.weights(p->o.importance.ctx, u->pub.tensor, ash_gguf_tensor_at(p->g, u->tensor)->ne[0]);
     return weighted ? 40 : 1;

@@ -31,6 +31,8 @@ struct ash_planner {
 
 /* Fill rel_err of every option of every unit. */
 ash_status ash_plan_errors(ash_planner *p, ash_error *err);
+/* Typical sensitivity of a block role (ASH_ROLE_*), nats per unit of relative error. */
+double ash_plan_typical(int role);
 /* damages from k, e0, slope and scale of one unit */
 void ash_plan_apply(plan_unit *u);
 

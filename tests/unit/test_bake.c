@@ -240,8 +240,46 @@ static void planner_fills_the_budget(void **state) {
     ash_gguf_close(g);
 }
 
+/* Measurements that follow the role alone: the header says all of it; with noise from another seed, nothing is certain. */
+static void ranks_of_predictors(void **state) {
+    (void)state;
+    char path[512];
+    ash_error err = {0};
+    ash_gguf *g;
+    ash_planner *p;
+    snprintf(path, sizeof path, "%s/golden/llama/model.gguf", getenv("ASH_TEST_DATA"));
+    assert_int_equal(ash_gguf_open(&g, path, &err), ASH_OK);
+    for (int noise = 0; noise < 2; noise++) {
+        ash_planner_opts o = ash_planner_defaults();
+        static const double by_role[7] = {1, 2, 4, 1.5, 5, 5, 6}; /* the order of the typical sensitivities */
+        ash_rng rng;
+        ash_rng_seed(&rng, 3);
+        o.n_threads = 2;
+        if (ash_planner_new(&p, g, &o, &err) != ASH_OK) fail_msg("%s", err.msg);
+        ash_plan_rank r;
+        assert_int_equal(ash_planner_rank(p, ASH_PREDICT_HEADER, 1, &r, &err), ASH_OK);
+        assert_true(r.n == 0); /* nothing measured yet */
+        size_t n = 0;
+        for (size_t i = 0; i < ash_planner_n_units(p); i++) {
+            ash_plan_unit u = ash_planner_unit(p, i);
+            if (u.layer < 0) continue;
+            double kld = noise ? ash_rng_f64(&rng) + 0.01 : by_role[u.role] * 1e-3;
+            assert_int_equal(ash_planner_measured(p, u.tensor, 0.005, kld, kld / 10, &err), ASH_OK);
+            n++;
+        }
+        for (int what = ASH_PREDICT_WEIGHTS; what <= ASH_PREDICT_HEADER; what++) {
+            assert_int_equal(ash_planner_rank(p, (ash_predictor)what, 1, &r, &err), ASH_OK);
+            assert_true(r.n == n && r.lo <= r.rho && r.rho <= r.hi);
+            if (noise) assert_true(r.rho < 0.9 && r.hi - r.lo > 0.1);
+            else assert_true(r.rho > 0.999 && r.lo > 0.999);
+        }
+        ash_planner_free(p);
+    }
+    ash_gguf_close(g);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(widening_keeps_the_logits), cmocka_unit_test(recipes_decide), cmocka_unit_test(refusals),
-                                       cmocka_unit_test(cancel_leaves_the_old_file), cmocka_unit_test(planner_fills_the_budget)};
+                                       cmocka_unit_test(cancel_leaves_the_old_file), cmocka_unit_test(planner_fills_the_budget), cmocka_unit_test(ranks_of_predictors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -298,6 +298,7 @@ static bool looks_special(ash_str s) {
     static const char *const names[] = {"<pad>", "<mask>", "<2mass>", "[@BOS@]"};
     for (size_t i = 0; i < ASH_ARRAY_LEN(names); i++)
         if (s.n == strlen(names[i]) && memcmp(s.p, names[i], s.n) == 0) return true;
+    if (s.n > 8 && memcmp(s.p, "<unused", 7) == 0 && strspn(s.p + 7, "0123456789") == s.n - 8 && s.p[s.n - 1] == '>') return true;
     if (s.n >= 4 && memcmp(s.p, "<|", 2) == 0 && memcmp(s.p + s.n - 2, "|>", 2) == 0) return true;
     return s.n >= 8 && memcmp(s.p, "<\xef\xbd\x9c", 4) == 0 && memcmp(s.p + s.n - 4, "\xef\xbd\x9c>", 4) == 0;
 }

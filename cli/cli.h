@@ -33,7 +33,7 @@ typedef struct {
 
 typedef struct {
     const char *name;       /* verb */
-    const char *usage;      /* "MODEL --size BYTES -o OUT" */
+    const char *usage;      /* "MODEL --size BYTES -o OUT"; where it begins with MODEL, names of pulled models are taken, too */
     const char *summary;    /* one line */
     const char *details;    /* paragraphs for --help and the man page; may be NULL */
     const opt_def *opts;    /* ends with OPT_END; may be NULL */
@@ -60,6 +60,10 @@ const char *cli_bytes(uint64_t n, char *buf);
 bool cli_parse_bytes(const char *s, int64_t *out);
 /* Find a file that ships with the program (default texts): beside the build, or in the install's share folder. NULL if absent. Static storage. */
 const char *cli_data_file(const char *name);
+/* The folder of pulled models: $ASHLAR_CACHE, $XDG_CACHE_HOME/ashlar or ~/.cache/ashlar. NULL when none of them is set. Static storage. */
+const char *cli_cache_dir(void);
+/* A plain name that is no file here but is a model in the cache. */
+bool cli_cached_model(const char *name, char *path, size_t size);
 /* An output file written beside and renamed, for commands that write with stdio. An existing device or
  * pipe is written directly. Close gets the status so far: ASH_OK renames into
  * place, anything else removes; it returns that status, or the failure of closing. A full disk is ASH_E_LIMIT. */

@@ -32,12 +32,11 @@ static int print(const ash_convert_result *r) {
             json_array_append_new(notes, json_stringn(p, n));
             p += n + (p[n] == '\n');
         }
-        if (!o || !notes || json_object_set_new(o, "notes", notes) != 0)
-            return cli_fail(NULL, ASH_E_INTERNAL); /* a path that is no UTF-8 */
-        json_dumpf(o, stdout, JSON_INDENT(2));
-        putchar('\n');
-        json_decref(o);
-        return 0;
+        if (o && json_object_set_new(o, "notes", notes) != 0) {
+            json_decref(o);
+            o = NULL;
+        }
+        return cli_print_json(o);
     }
     printf("%s: %s, %s vocabulary of %llu%s%s", out_path, r->arch, r->tokenizer, (unsigned long long)r->n_vocab,
            *r->pre ? ", pre-tokenizer " : "", r->pre);

@@ -84,6 +84,8 @@ static int dispatch(int argc, char **argv) {
     if (rc) return rc;
     if (n_pos < c->min_args) return cli_usage("too few arguments; usage: ashlar %s %s", c->name, c->usage);
     if (c->max_args >= 0 && n_pos > c->max_args) return cli_usage("unexpected argument \"%.80s\"", argv[2 + c->max_args]);
+    char path[4096]; /* a model may be given by its name in the cache */
+    if (n_pos > 0 && (strncmp(c->usage, "MODEL", 5) == 0 || strncmp(c->usage, "IN.gguf", 7) == 0) && cli_cached_model(argv[2], path, sizeof path)) argv[2] = path;
     return c->run(n_pos, argv + 2);
 }
 

@@ -2,7 +2,7 @@
 # Install what building and testing need (Debian, Ubuntu). Does nothing when all is there.
 # usage: setup.sh [--tests]      --tests: also compilers and tools of the test tiers
 set -eu
-need="gcc g++ cmake ninja-build pkg-config libpcre2-dev libutf8proc-dev libjansson-dev libxxhash-dev libedit-dev python3 python3-pip python3-venv ca-certificates"
+need="gcc g++ cmake ninja-build pkg-config libpcre2-dev libutf8proc-dev libjansson-dev libxxhash-dev libedit-dev libcurl4-openssl-dev zlib1g-dev python3 python3-pip python3-venv ca-certificates"
 [ "${1:-}" = --tests ] && need="$need libcmocka-dev clang valgrind"
 missing=""
 for p in $need; do

@@ -71,7 +71,7 @@ try() {
 }
 fill() { args "$1" | sed "s|@M|$2|; s|@O|$3|"; }
 
-for v in $verbs; do
+for v in $(echo "$verbs" | grep -vx -e pull -e list -e rm); do
     for f in "$T"/in/*.gguf "$T/dir.gguf" "$T/missing.gguf"; do
         case $v-$f in inspect-*hollow* | edit-*hollow*) continue ;; esac
         # shellcheck disable=SC2046

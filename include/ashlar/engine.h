@@ -17,7 +17,7 @@ typedef enum {
 
 typedef struct {
     uint32_t n_ctx;            /* 0: the model's training context, at most 4096 */
-    uint32_t n_batch;          /* tokens per forward pass; 0: 512 */
+    uint32_t n_batch;          /* tokens per forward pass; 0: the largest of 512, 256, 128, 64 whose activations fit in 32 MiB */
     int n_threads;             /* 0: all usable processors */
     ash_precision precision;
     int cpu_level;             /* -1: best available; else an ash_cpu_level, clamped */

@@ -1,11 +1,17 @@
 /* alloc.c - allocation with a counter and a fault hook, arenas, growing buffers. */
 #include "base/base.h"
 
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#ifdef _WIN32
+#define malloc_usable_size _msize
+#endif
+
 static _Atomic uint64_t g_count;
+static _Atomic uint64_t g_live;       /* bytes of blocks not yet freed */
 static _Atomic uint64_t g_bytes;      /* requested, cumulative */
 static _Atomic uint64_t g_fail_after; /* 0 = never; counts down */
 
@@ -29,19 +35,41 @@ uint64_t ash_alloc_count(void) { return atomic_load(&g_count); }
 uint64_t ash_alloc_bytes(void) { return atomic_load(&g_bytes); }
 void ash_alloc_fail_after(uint64_t n) { atomic_store(&g_fail_after, n); }
 
-void *ash_alloc(size_t n) { return should_fail(n) ? NULL : malloc(n ? n : 1); }
+uint64_t ash_alloc_live(void) { return atomic_load(&g_live); }
+
+static void *born(void *p) {
+    if (p) atomic_fetch_add_explicit(&g_live, malloc_usable_size(p), memory_order_relaxed);
+    return p;
+}
+static void gone(void *p) {
+    if (p) atomic_fetch_sub_explicit(&g_live, malloc_usable_size(p), memory_order_relaxed);
+}
+
+void *ash_alloc(size_t n) { return should_fail(n) ? NULL : born(malloc(n ? n : 1)); }
 void *ash_calloc(size_t n, size_t size) {
     uint64_t total;
     if (ash_mul_ovf(n, size, &total) || should_fail(total)) return NULL;
-    return calloc(1, total ? total : 1);
+    return born(calloc(1, total ? total : 1));
 }
-void *ash_realloc(void *p, size_t n) { return should_fail(n) ? NULL : realloc(p, n ? n : 1); }
+void *ash_realloc(void *p, size_t n) {
+    if (should_fail(n)) return NULL;
+    size_t old = p ? malloc_usable_size(p) : 0;
+    void *q = realloc(p, n ? n : 1);
+    if (q) {
+        atomic_fetch_sub_explicit(&g_live, old, memory_order_relaxed);
+        born(q);
+    }
+    return q;
+}
 void *ash_alloc_aligned(size_t n, size_t align) {
     if (should_fail(n)) return NULL;
     void *p = NULL;
-    return posix_memalign(&p, align, n ? n : 1) == 0 ? p : NULL;
+    return posix_memalign(&p, align, n ? n : 1) == 0 ? born(p) : NULL;
 }
-void ash_free(void *p) { free(p); }
+void ash_free(void *p) {
+    gone(p);
+    free(p);
+}
 
 char *ash_strndup(const char *s, size_t n) {
     char *d = ash_alloc(n + 1);

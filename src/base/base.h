@@ -31,6 +31,7 @@ char *ash_strndup(const char *s, size_t n);
 uint64_t ash_alloc_count(void);
 /* Bytes asked for so far, never reduced by frees (tests bound what a hostile file can make us ask for). */
 uint64_t ash_alloc_bytes(void);
+uint64_t ash_alloc_live(void); /* bytes allocated and not yet freed, as the allocator rounds them */
 /* Tests: let the n-th allocation from now fail (n = 1 is the next one), 0 = never. */
 void ash_alloc_fail_after(uint64_t n);
 

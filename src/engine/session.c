@@ -2,12 +2,10 @@
  * what of the old timeline can stay is decided here and in kv.c, the rest is computed in batches by fwd.c. */
 #include "ashlar/engine.h"
 #include "engine/kv.h"
+#include "engine/size.h"
 #include "model/adapter.h"
 
 #include <math.h>
-#include <unistd.h>
-
-enum { DEFAULT_CTX = 4096, DEFAULT_BATCH = 512, HEAD_BYTES = 32 << 20, HEAD_TOK = 64, MAX_ADAPTERS = 64 };
 
 struct ash_session {
     ash_model *m;
@@ -29,8 +27,6 @@ struct ash_session {
 
 ash_session_opts ash_session_defaults(void) { return (ash_session_opts){.precision = ASH_PREC_FAST, .cpu_level = -1}; }
 
-static uint64_t round64(uint64_t n) { return (n + 63) / 64 * 64; }
-
 /* Adapters of the options, checked; *max_rank of all. */
 static ash_status take_adapters(ash_session *s, const ash_session_opts *o, ash_error *err) {
     s->lora = ash_calloc((size_t)o->n_adapters, sizeof *s->lora);
@@ -46,59 +42,29 @@ ash_status ash_session_new(ash_session **out, ash_model *m, const ash_session_op
     *out = NULL;
     ash_status st;
     ash_session_opts o = opts ? *opts : ash_session_defaults();
-    const ash_hparams *hp = &m->hp;
-    if (!o.n_ctx) o.n_ctx = (uint32_t)ASH_MIN(hp->n_ctx_train, DEFAULT_CTX);
-    if (!o.n_batch) o.n_batch = DEFAULT_BATCH;
-    if (!hp->causal) o.n_batch = o.n_ctx; /* every token sees all others */
-    o.n_batch = ASH_MIN(o.n_batch, o.n_ctx);
-    if (!o.n_threads) o.n_threads = ash_cpu_count();
-    if (!o.snapshot_bytes) o.snapshot_bytes = 64u << 20;
-    if (o.n_ctx > (1u << 28) || o.n_batch > (1u << 20))
-        return ash_fail(err, ASH_E_LIMIT, "a context of %u tokens in batches of %u is too large", o.n_ctx, o.n_batch);
-    if (o.n_threads < 1 || o.n_threads > 1024)
-        return ash_fail(err, ASH_E_USAGE, "%d threads asked for; 1 to 1024 are possible", o.n_threads);
-
-    if (hp->n_pos && o.n_ctx > (uint32_t)hp->n_pos)
-        return ash_fail(err, ASH_E_LIMIT, "a context of %u tokens: the model has %d positions", o.n_ctx, hp->n_pos);
-    if (o.n_adapters < 0 || o.n_adapters > MAX_ADAPTERS)
-        return ash_fail(err, ASH_E_USAGE, "%d adapters; at most %d are possible", o.n_adapters, (int)MAX_ADAPTERS);
-    int max_rank = 0;
-    for (int i = 0; i < o.n_adapters; i++) max_rank = ASH_MAX(max_rank, o.adapters[i]->max_rank);
-
+    ash_session_need need;
+    ASH_TRY(ash_session_measure(m, &o, &need, err));
     const bool fast = o.precision == ASH_PREC_FAST;
-    const uint64_t kv_bytes = ash_kvcache_bytes(m, o.n_ctx, o.n_batch, fast, o.snapshot_bytes);
-    ash_fwd count;
-    const uint64_t fwd_bytes = ash_fwd_place(&count, m, (int)o.n_batch, fast, max_rank, NULL) * sizeof(float);
-    const uint64_t row_bytes = (uint64_t)hp->n_vocab * sizeof(float);
-    int head_tok = (int)ASH_MIN(ASH_MAX(HEAD_BYTES / row_bytes, 1), (uint64_t)ASH_MIN((uint32_t)HEAD_TOK, o.n_batch));
-    const uint64_t mm_bytes = round64(ash_mm_scratch_bytes(ASH_MAX(ash_fwd_widest(hp), max_rank)));
-    const uint64_t attn_bytes = round64(ash_attn_scratch_bytes(hp->max_head_dim, hp->max_head, (int)o.n_ctx));
-    const uint64_t total = kv_bytes + fwd_bytes + row_bytes * (uint64_t)head_tok + (mm_bytes + attn_bytes) * (uint64_t)o.n_threads +
-                           (uint64_t)o.n_ctx * sizeof(ash_token);
-    const uint64_t ram = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-    if (total > ram)
-        return ash_fail(err, ASH_E_LIMIT, "a session of %u tokens of context needs %llu bytes, the machine has %llu", o.n_ctx,
-                        (unsigned long long)total, (unsigned long long)ram);
 
     ash_session *s = ash_calloc(1, sizeof *s);
     if (!s) return ash_fail(err, ASH_E_NOMEM, "out of memory for a session");
     s->m = ash_model_ref(m);
     s->n_ctx = o.n_ctx;
     s->n_batch = o.n_batch;
-    s->head_tok = head_tok;
-    s->bytes = total;
+    s->head_tok = need.head_tok;
+    s->bytes = need.total;
     ash_cpu_level level = o.cpu_level < 0 || o.cpu_level >= ASH_CPU_COUNT ? ash_cpu_detect() : (ash_cpu_level)o.cpu_level;
     s->k = ash_kern_get(level);
     ASH_TRY_GOTO(ash_pool_new(&s->pool, o.n_threads, err), fail);
     ASH_TRY_GOTO(ash_kvcache_init(&s->kv, m, o.n_ctx, o.n_batch, fast, o.snapshot_bytes, err), fail);
     ASH_TRY_GOTO(take_adapters(s, &o, err), fail);
     s->tokens = ash_alloc((size_t)o.n_ctx * sizeof *s->tokens);
-    s->logits = ash_alloc_aligned(row_bytes * (uint64_t)head_tok, 64);
-    s->mem = ash_alloc_aligned(fwd_bytes, 64);
-    s->mm_mem = ash_alloc_aligned(mm_bytes * (uint64_t)o.n_threads, 64);
-    s->attn_mem = ash_alloc_aligned(attn_bytes * (uint64_t)o.n_threads, 64);
+    s->logits = ash_alloc_aligned(need.logits, 64);
+    s->mem = ash_alloc_aligned(need.fwd, 64);
+    s->mm_mem = ash_alloc_aligned(need.mm * (uint64_t)o.n_threads, 64);
+    s->attn_mem = ash_alloc_aligned(need.attn * (uint64_t)o.n_threads, 64);
     if (!s->tokens || !s->logits || !s->mem || !s->mm_mem || !s->attn_mem) {
-        st = ash_fail(err, ASH_E_NOMEM, "out of memory for a session of %llu bytes", (unsigned long long)total);
+        st = ash_fail(err, ASH_E_NOMEM, "out of memory for a session of %llu bytes", (unsigned long long)need.total);
         goto fail;
     }
     s->fwd = (ash_fwd){.m = m,
@@ -109,10 +75,10 @@ ash_status ash_session_new(ash_session **out, ash_model *m, const ash_session_op
                        .lora = s->lora,
                        .n_lora = o.n_adapters,
                        .mm_scratch = s->mm_mem,
-                       .mm_scratch_bytes = mm_bytes,
+                       .mm_scratch_bytes = need.mm,
                        .attn_scratch = s->attn_mem,
-                       .attn_scratch_bytes = attn_bytes};
-    ash_fwd_place(&s->fwd, m, (int)o.n_batch, fast, max_rank, s->mem);
+                       .attn_scratch_bytes = need.attn};
+    ash_fwd_place(&s->fwd, m, (int)o.n_batch, fast, need.max_rank, s->mem);
     *out = s;
     return ASH_OK;
 fail:

@@ -1,0 +1,67 @@
+/* size.c - see size.h; and the estimate of a run's memory, ash_mem_estimate. */
+#include "engine/size.h"
+#include "engine/kv.h"
+#include "model/adapter.h"
+
+#include <unistd.h>
+
+enum {
+    DEFAULT_CTX = 4096,
+    MAX_BATCH = 512,
+    MIN_BATCH = 64,             /* below this, unpacking weights costs more than using them */
+    ACTIVATION_BYTES = 32 << 20, /* the default batch is the largest of 512, 256, 128, 64 whose activations fit here */
+    HEAD_BYTES = 32 << 20,
+    HEAD_TOK = 64,
+    MAX_ADAPTERS = 64
+};
+
+static uint64_t round64(uint64_t n) { return (n + 63) / 64 * 64; }
+
+static uint32_t default_batch(const ash_model *m, bool fast, int max_rank) {
+    uint32_t n = MAX_BATCH;
+    ash_fwd f;
+    while (n > MIN_BATCH && ash_fwd_place(&f, m, (int)n, fast, max_rank, NULL) * sizeof(float) > ACTIVATION_BYTES) n /= 2;
+    return n;
+}
+
+ash_status ash_session_measure(const ash_model *m, ash_session_opts *o, ash_session_need *need, ash_error *err) {
+    const ash_hparams *hp = &m->hp;
+    const bool fast = o->precision == ASH_PREC_FAST;
+    ash_session_need n = {0};
+    if (o->n_adapters < 0 || o->n_adapters > MAX_ADAPTERS)
+        return ash_fail(err, ASH_E_USAGE, "%d adapters; at most %d are possible", o->n_adapters, (int)MAX_ADAPTERS);
+    for (int i = 0; i < o->n_adapters; i++) n.max_rank = ASH_MAX(n.max_rank, o->adapters[i]->max_rank);
+
+    if (!o->n_ctx) o->n_ctx = (uint32_t)ASH_MIN(hp->n_ctx_train, DEFAULT_CTX);
+    if (!o->n_batch) o->n_batch = default_batch(m, fast, n.max_rank);
+    if (!hp->causal) o->n_batch = o->n_ctx; /* every token sees all others */
+    o->n_batch = ASH_MIN(o->n_batch, o->n_ctx);
+    if (!o->n_threads) o->n_threads = ash_cpu_count();
+    if (!o->snapshot_bytes) o->snapshot_bytes = 64u << 20;
+    if (o->n_ctx > (1u << 28) || o->n_batch > (1u << 20))
+        return ash_fail(err, ASH_E_LIMIT, "a context of %u tokens in batches of %u is too large", o->n_ctx, o->n_batch);
+    if (o->n_threads < 1 || o->n_threads > 1024)
+        return ash_fail(err, ASH_E_USAGE, "%d threads asked for; 1 to 1024 are possible", o->n_threads);
+    if (hp->n_pos && o->n_ctx > (uint32_t)hp->n_pos)
+        return ash_fail(err, ASH_E_LIMIT, "a context of %u tokens: the model has %d positions", o->n_ctx, hp->n_pos);
+
+    ash_fwd f;
+    const uint64_t row_bytes = (uint64_t)hp->n_vocab * sizeof(float);
+    n.n_ctx = o->n_ctx;
+    n.n_batch = o->n_batch;
+    n.n_threads = o->n_threads;
+    n.kv = ash_kvcache_bytes(m, o->n_ctx, o->n_batch, fast, 0);
+    n.snapshots = ash_kvcache_bytes(m, o->n_ctx, o->n_batch, fast, o->snapshot_bytes) - n.kv;
+    n.fwd = ash_fwd_place(&f, m, (int)o->n_batch, fast, n.max_rank, NULL) * sizeof(float);
+    n.head_tok = (int)ASH_MIN(ASH_MAX(HEAD_BYTES / row_bytes, 1), (uint64_t)ASH_MIN((uint32_t)HEAD_TOK, o->n_batch));
+    n.logits = row_bytes * (uint64_t)n.head_tok;
+    n.mm = round64(ash_mm_scratch_bytes(ASH_MAX(ash_fwd_widest(hp), n.max_rank)));
+    n.attn = round64(ash_attn_scratch_bytes(hp->max_head_dim, hp->max_head, (int)o->n_ctx));
+    n.total = n.kv + n.snapshots + n.fwd + n.logits + (n.mm + n.attn) * (uint64_t)o->n_threads + (uint64_t)o->n_ctx * sizeof(ash_token);
+    const uint64_t ram = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    if (n.total > ram)
+        return ash_fail(err, ASH_E_LIMIT, "a session of %u tokens of context needs %llu bytes, the machine has %llu", o->n_ctx,
+                        (unsigned long long)n.total, (unsigned long long)ram);
+    *need = n;
+    return ASH_OK;
+}

@@ -15,12 +15,12 @@
 
 enum { PRIOR_DF = 4, POOL_UNITS = 16 /* fewer units say nothing about the average one */ };
 
-/* mean; var: of one chunk's residual, relative to the mean squared; left: share of it that the finite set of probed chunks leaves
- * per measured chunk; rest: relative variance of the probe's own mean. */
-typedef struct { double mean, var, left, rest; } figure;
+/* mean; var: of one chunk (of its residual after the ratio), relative to the mean squared; rest: relative variance of the probe's mean. The
+ * chunks are a sample of a text, and the text of all texts: no correction for a finite set of them. */
+typedef struct { double mean, var, rest; } figure;
 
 static figure plain(const double *y, uint32_t n) {
-    figure f = {.left = 1.0 / n};
+    figure f = {0};
     for (uint32_t i = 0; i < n; i++) f.mean += y[i] / n;
     for (uint32_t i = 0; i < n; i++) f.var += (y[i] - f.mean) * (y[i] - f.mean) / (n - 1);
     f.var /= f.mean * f.mean;
@@ -29,7 +29,7 @@ static figure plain(const double *y, uint32_t n) {
 
 /* y[0..n) with the probe x[0..n_all), n < n_all. */
 static figure ratio(const double *y, uint32_t n, const double *x, uint32_t n_all) {
-    figure f = {.left = 1.0 / n - 1.0 / n_all};
+    figure f = {0};
     double my = 0, mx = 0, all = 0;
     for (uint32_t i = 0; i < n; i++) my += y[i] / n, mx += x[i] / n;
     for (uint32_t i = 0; i < n_all; i++) all += x[i] / n_all;
@@ -42,7 +42,7 @@ static figure ratio(const double *y, uint32_t n, const double *x, uint32_t n_all
     return f;
 }
 
-static double rel_variance(figure f) { return f.var * f.left + f.rest; }
+static double rel_variance(figure f, uint32_t n) { return f.var / n + f.rest; }
 
 /* From the unit's first n chunks, n >= 2. */
 static figure figure_of(const ash_sweep_book *b, const ash_sweep_unit *u, uint32_t unit, int n_layer, uint32_t n) {
@@ -51,7 +51,7 @@ static figure figure_of(const ash_sweep_book *b, const ash_sweep_unit *u, uint32
     if (!b->probed || n < 4 || n >= b->n_probe) return f;
     int third = u->layer < 0 ? 0 : u->layer * ASH_SWEEP_PROBES / n_layer;
     figure r = ratio(y, n, b->probe + (size_t)third * b->n_probe, b->n_probe);
-    return isfinite(rel_variance(r)) && r.mean > 0 && rel_variance(r) < rel_variance(f) ? r : f;
+    return isfinite(rel_variance(r, n)) && r.mean > 0 && rel_variance(r, n) < rel_variance(f, n) ? r : f;
 }
 
 void ash_sweep_stat(const ash_sweep_book *b, const ash_sweep_unit *u, uint32_t unit, int n_layer, double *mean, double *half) {
@@ -64,7 +64,7 @@ void ash_sweep_stat(const ash_sweep_book *b, const ash_sweep_unit *u, uint32_t u
         df += PRIOR_DF;
     }
     *mean = f.mean;
-    *half = ash_t975(df) * f.mean * sqrt(rel_variance(f));
+    *half = ash_t975(df) * f.mean * sqrt(rel_variance(f, n));
 }
 
 void ash_sweep_pool(ash_sweep_book *b, const ash_sweep_unit *units, int n_layer, uint32_t n_first) {

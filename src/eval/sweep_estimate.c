@@ -67,7 +67,7 @@ static double time_items(const probe *p, ash_pool_fn fn, int64_t items, double m
 
 static ash_status time_head(const probe *p, double *per_position, ash_error *err) {
     const ash_model *m = p->L.m;
-    const int E = m->hp.n_embd, n = ASH_MIN(ASH_MIN(p->L.T, 8), ash_head_block(m, 1, 64ull << 20));
+    const int E = m->hp.n_embd, n = ASH_MIN(p->L.T, ash_head_block(m, 1, 64ull << 20)); /* unpacking the head pays for many */
     ash_status st = ASH_OK;
     float *h = ash_alloc_aligned((size_t)n * (size_t)E * sizeof(float), 64),
           *logits = ash_alloc_aligned((size_t)n * (size_t)m->hp.n_vocab * sizeof(float), 64);
@@ -77,6 +77,7 @@ static ash_status time_head(const probe *p, double *per_position, ash_error *err
         st = ash_fail(err, ASH_E_NOMEM, "out of memory for an estimate");
         goto done;
     }
+    memset(logits, 0, (size_t)n * (size_t)m->hp.n_vocab * sizeof(float)); /* pages are there */
     ash_final_norm(m, p->e->k, p->x, n, h);
     double t0 = ash_now();
     ash_head_logits(p->e, m, h, n, logits, hs);

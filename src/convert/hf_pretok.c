@@ -21,7 +21,7 @@
     "|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define TEKKEN                                                                 \
     "[^\\r\\n\\p{L}\\p{N}]?" CASED "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "|\\p{N}| " \
-                                                                   "?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+    "?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define GPT2 "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 #define GPT2_LONG "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 #define SPLIT(re) "split(" re ",Isolated)"
@@ -96,6 +96,8 @@ ash_status ash_hf_pretok(const json_t *tokenizer, const char **name, ash_error *
     if (!ash_buf_ok(&b)) st = ash_fail(err, ASH_E_NOMEM, "out of memory");
     for (size_t i = 0; st == ASH_OK && i < ASH_ARRAY_LEN(known); i++)
         if (known[i].form && strcmp(known[i].form, b.p) == 0) *name = known[i].name;
+    if (*name && strcmp(*name, "qwen2") == 0 && json_is_null(json_object_get(tokenizer, "normalizer")))
+        *name = "deepseek-r1-qwen"; /* the same split without NFC */
     if (st == ASH_OK && !*name)
         st = ash_fail(err, ASH_E_UNSUPPORTED, "tokenizer.json: unknown pre-tokenizer %.180s; --pre NAME forces one", b.n ? b.p : "(none)");
     ash_buf_free(&b);

@@ -254,7 +254,8 @@ static ash_status pull_hf(job *j, const char *spec) {
     const char *hf = j->o->hf ? j->o->hf : "https://huggingface.co";
     snprintf(base, sizeof base, "%s/%s/resolve/%s", hf, repo, rev);
     if (!*file) { /* what is in it? */
-        static char names[MAX_FILES][256];
+        char(*names)[256] = ash_calloc(MAX_FILES, sizeof *names);
+        if (!names) return ash_fail(j->err, ASH_E_NOMEM, "out of memory");
         ash_buf page = {0};
         ash_http_reply rep;
         snprintf(url, sizeof url, "%s/api/models/%s/revision/%s", hf, repo, rev);
@@ -287,15 +288,18 @@ static ash_status pull_hf(job *j, const char *spec) {
         json_decref(o);
         ash_buf_free(&found);
         ash_buf_free(&page);
-        if (st != ASH_OK) return st;
-        if (n_gguf == 0) {
+        bool folder = st == ASH_OK && n_gguf == 0;
+        if (folder) {
             char conf_path[PATH];
-            ASH_TRY(name_it(j, repo, false, &there));
-            ASH_TRY(join(j, conf_path, j->r->path, "config.json", ""));
-            if (there && access(conf_path, F_OK) == 0) return ASH_OK;
-            j->r->cached = false;
-            return pull_folder(j, base, names, n);
+            st = name_it(j, repo, false, &there);
+            if (st == ASH_OK) st = join(j, conf_path, j->r->path, "config.json", "");
+            if (st == ASH_OK && !(there && access(conf_path, F_OK) == 0)) {
+                j->r->cached = false;
+                st = pull_folder(j, base, names, n);
+            }
         }
+        ash_free(names);
+        if (st != ASH_OK || folder) return st;
     }
     char path[PATH], sha[65];
     const char *leaf = strrchr(file, '/') ? strrchr(file, '/') + 1 : file;

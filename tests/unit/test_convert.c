@@ -204,6 +204,37 @@ static void test_cases(void **state) {
     assert_int_equal(bad, 0);
 }
 
+/* A safetensors file being put together. */
+typedef struct {
+    json_t *header;
+    ash_buf data;
+} st_writer;
+
+static void st_add(st_writer *w, const char *name, const char *dtype, const uint64_t *shape, int n_dims, const void *p, size_t n) {
+    json_t *s = json_array();
+    for (int d = 0; d < n_dims; d++) json_array_append_new(s, json_integer((json_int_t)shape[d]));
+    if (!w->header) w->header = json_object();
+    json_object_set_new(
+        w->header, name,
+        json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype, "shape", s, "data_offsets", (json_int_t)w->data.n, (json_int_t)(w->data.n + n)));
+    ash_buf_add(&w->data, p, n);
+}
+
+static void st_write(st_writer *w, const char *name) {
+    ash_buf file = {0};
+    char *head = json_dumps(w->header, JSON_COMPACT);
+    uint64_t n = strlen(head);
+    ash_buf_add(&file, &n, 8);
+    ash_buf_add(&file, head, (size_t)n);
+    ash_buf_add(&file, w->data.p, w->data.n);
+    replace(name, file.p, file.n);
+    free(head);
+    json_decref(w->header);
+    ash_buf_free(&w->data);
+    ash_buf_free(&file);
+    *w = (st_writer){0};
+}
+
 /* Two shards and an index give the bytes of the single file. */
 static void test_shards(void **state) {
     (void)state;
@@ -216,30 +247,15 @@ static void test_shards(void **state) {
     ash_st *s;
     assert_int_equal(ash_st_open(&s, in_dir("model.safetensors"), &err), ASH_OK);
     json_t *map = json_object();
+    st_writer w = {0};
     for (size_t k = 0; k < 2; k++) {
         static const char *const name[] = {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"};
-        json_t *h = json_object();
-        ash_buf data = {0}, file = {0};
         for (size_t i = k; i < ash_st_count(s); i += 2) {
             const ash_st_tensor *t = ash_st_at(s, i);
-            json_t *shape = json_array();
-            for (int d = 0; d < t->n_dims; d++) json_array_append_new(shape, json_integer((json_int_t)t->shape[d]));
-            json_object_set_new(h, t->name,
-                                json_pack("{s:s, s:o, s:[I, I]}", "dtype", t->dtype_name, "shape", shape, "data_offsets",
-                                          (json_int_t)data.n, (json_int_t)(data.n + t->n_bytes)));
-            ash_buf_add(&data, t->data, (size_t)t->n_bytes);
+            st_add(&w, t->name, t->dtype_name, t->shape, t->n_dims, t->data, (size_t)t->n_bytes);
             json_object_set_new(map, t->name, json_string(name[k]));
         }
-        char *head = json_dumps(h, JSON_COMPACT);
-        uint64_t n = strlen(head);
-        ash_buf_add(&file, &n, 8);
-        ash_buf_add(&file, head, (size_t)n);
-        ash_buf_add(&file, data.p, data.n);
-        replace(name[k], file.p, file.n);
-        free(head);
-        json_decref(h);
-        ash_buf_free(&data);
-        ash_buf_free(&file);
+        st_write(&w, name[k]);
     }
     ash_st_close(s);
     json_t *index = json_pack("{s:o}", "weight_map", map);
@@ -284,6 +300,125 @@ static void test_types(void **state) {
     DIR *d = opendir("."); /* the float file in between is gone */
     for (struct dirent *e; (e = readdir(d));) assert_null(strstr(e->d_name, ".gguf.float-"));
     closedir(d);
+    drop();
+}
+
+/* A multimodal folder: the text model's numbers in text_config, its tensors under another prefix, other parts beside it. */
+static void test_text_part(void **state) {
+    (void)state;
+    ash_error err;
+    ash_convert_result r;
+    ash_st *s;
+    st_writer w = {0};
+    char one[65], two[65], name[300];
+    folder(case_of("gemma3"));
+    assert_int_equal(go(ASH_F16, &r, &err), ASH_OK);
+    assert_int_equal(ash_sha256_file(out, one, NULL), ASH_OK);
+    assert_int_equal(ash_st_open(&s, in_dir("model.safetensors"), &err), ASH_OK);
+    for (size_t i = 0; i < ash_st_count(s); i++) {
+        const ash_st_tensor *t = ash_st_at(s, i);
+        snprintf(name, sizeof name, "%s%s", i % 2 ? "language_model." : "model.language_model.",
+                 i % 2 ? t->name : t->name + 6); /* both spellings occur */
+        st_add(&w, name, t->dtype_name, t->shape, t->n_dims, t->data, (size_t)t->n_bytes);
+    }
+    st_add(&w, "vision_tower.patch.weight", "F16", (uint64_t[]){2}, 1, "\0\0\0\0", 4);
+    ash_st_close(s);
+    st_write(&w, "model.safetensors");
+    json_t *conf = json_load_file(in_dir("config.json"), 0, NULL);
+    json_t *whole =
+        json_pack("{s:[s], s:{}, s:o}", "architectures", "Gemma3ForConditionalGeneration", "vision_config", "text_config", conf);
+    char *text = json_dumps(whole, 0);
+    replace("config.json", text, strlen(text));
+    free(text);
+    json_decref(whole);
+    if (go(ASH_F16, &r, &err) != ASH_OK) fail_msg("%s", err.msg);
+    assert_int_equal(ash_sha256_file(out, two, NULL), ASH_OK);
+    assert_string_equal(one, two);
+    assert_non_null(strstr(r.notes, "1 tensors of other parts"));
+    drop();
+}
+
+/* nomic-bert has no folder from elsewhere: one is made from the golden file with the names of the published checkpoint. */
+static void test_nomic(void **state) {
+    (void)state;
+    static const char *const names[][2] = {{"token_embd.weight", "embeddings.word_embeddings.weight"},
+                                           {"token_types.weight", "embeddings.token_type_embeddings.weight"},
+                                           {"token_embd_norm.", "emb_ln."},
+                                           {"attn_qkv", "attn.Wqkv"},
+                                           {"attn_output.", "attn.out_proj."},
+                                           {"attn_output_norm", "norm1"},
+                                           {"layer_output_norm", "norm2"},
+                                           {"ffn_up", "mlp.fc11"},
+                                           {"ffn_gate", "mlp.fc12"},
+                                           {"ffn_down", "mlp.fc2"}};
+    static const char config[] =
+        "{\"architectures\":[\"NomicBertModel\"],\"n_layer\":3,\"n_embd\":64,\"n_head\":4,\"n_inner\":96,\"n_positions\":128,\"vocab_"
+        "size\":256,"
+        "\"type_vocab_size\":2,\"layer_norm_epsilon\":1e-12,\"rotary_emb_base\":1000,\"rotary_emb_fraction\":1.0,\"qkv_proj_bias\":false}";
+    char p[600], name[200], leaf[100];
+    ash_error err;
+    ash_convert_result r;
+    ash_gguf *g, *h;
+    st_writer w = {0};
+    folder(case_of("bert")); /* for its pooling module and vocabulary, cut to 256 */
+    snprintf(p, sizeof p, "%s/golden/nomic-bert/model.gguf", root());
+    assert_int_equal(ash_gguf_open(&g, p, &err), ASH_OK);
+    for (size_t i = 0; i < ash_gguf_n_tensors(g); i++) {
+        const ash_gguf_tensor *t = ash_gguf_tensor_at(g, i);
+        uint64_t shape[2] = {t->n_dims == 2 ? t->ne[1] : t->ne[0], t->ne[0]};
+        int il = -1;
+        const char *from = t->name;
+        if (sscanf(t->name, "blk.%d.", &il) == 1) from = strchr(t->name + 4, '.') + 1;
+        *name = 0;
+        for (size_t k = 0; k < ASH_ARRAY_LEN(names); k++)
+            if (strncmp(from, names[k][0], strlen(names[k][0])) == 0) {
+                snprintf(leaf, sizeof leaf, "%s%s", names[k][1], from + strlen(names[k][0]));
+                if (il >= 0)
+                    snprintf(name, sizeof name, "encoder.layers.%d.%s", il, leaf);
+                else
+                    snprintf(name, sizeof name, "%s", leaf);
+            }
+        assert_true(*name);
+        st_add(&w, name, ash_dtype_name(t->type), shape, t->n_dims, t->data, (size_t)t->n_bytes);
+    }
+    st_write(&w, "model.safetensors");
+    replace("config.json", config, strlen(config));
+    ash_buf vocab = {0};
+    ash_buf_adds(&vocab, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n");
+    for (int i = 5; i < 256; i++) ash_buf_addf(&vocab, "%sw%d\n", i % 3 ? "" : "##", i);
+    replace("vocab.txt", vocab.p, vocab.n);
+    ash_buf_free(&vocab);
+    unlink(in_dir("tokenizer.json"));
+    if (go(ASH_F16, &r, &err) != ASH_OK) fail_msg("%s", err.msg);
+    assert_int_equal(ash_gguf_open(&h, out, &err), ASH_OK);
+    assert_int_equal(ash_gguf_n_tensors(g), ash_gguf_n_tensors(h));
+    for (size_t i = 0; i < ash_gguf_n_tensors(g); i++) {
+        const ash_gguf_tensor *t = ash_gguf_tensor_at(g, i), *u = ash_gguf_find_tensor(h, t->name);
+        assert_non_null(u);
+        if (strcmp(t->name, "token_types.weight") == 0) continue; /* float32 in converted files */
+        assert_int_equal(t->type, u->type);
+        assert_memory_equal(t->ne, u->ne, sizeof t->ne);
+        assert_memory_equal(t->data, u->data, t->n_bytes);
+    }
+    for (size_t i = 0; i < ash_gguf_n_kv(g); i++) {
+        const ash_gguf_kv *a = ash_gguf_kv_at(g, i);
+        snprintf(name, sizeof name, "%.*s", (int)a->key.n, a->key.p);
+        if (strncmp(name, "nomic-bert.", 11) != 0) continue;
+        const ash_gguf_kv *b = ash_gguf_find(h, name);
+        assert_non_null(b);
+        char x[65], y[65];
+        kv_digest(a, x);
+        kv_digest(b, y);
+        assert_string_equal(x, y);
+    }
+    ash_str tok;
+    uint64_t cursor = 0;
+    const char *const first[] = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "\xe2\x96\x81w5", "w6"};
+    for (size_t i = 0; i < ASH_ARRAY_LEN(first); i++)
+        assert_true(ash_gguf_array_str(ash_gguf_find(h, "tokenizer.ggml.tokens"), &cursor, &tok) && tok.n == strlen(first[i]) &&
+                    memcmp(tok.p, first[i], tok.n) == 0);
+    ash_gguf_close(g);
+    ash_gguf_close(h);
     drop();
 }
 
@@ -478,9 +613,9 @@ static void test_out_of_memory(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases),        cmocka_unit_test(test_shards),
-                                       cmocka_unit_test(test_types),        cmocka_unit_test(test_scores_from_merges),
-                                       cmocka_unit_test(test_refusals),     cmocka_unit_test(test_safetensors),
-                                       cmocka_unit_test(test_out_of_memory)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cases),     cmocka_unit_test(test_shards),      cmocka_unit_test(test_types),
+        cmocka_unit_test(test_text_part), cmocka_unit_test(test_nomic),       cmocka_unit_test(test_scores_from_merges),
+        cmocka_unit_test(test_refusals),  cmocka_unit_test(test_safetensors), cmocka_unit_test(test_out_of_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

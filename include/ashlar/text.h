@@ -22,7 +22,7 @@ typedef struct ash_vocab ash_vocab; /* immutable; may be shared by threads */
 ASH_API ash_status ash_vocab_load(ash_vocab **v, const ash_gguf *g, ash_error *err);
 ASH_API void ash_vocab_free(ash_vocab *v);
 ASH_API int32_t ash_vocab_size(const ash_vocab *v);
-ASH_API const char *ash_vocab_model(const ash_vocab *v);     /* "gpt2", "llama" */
+ASH_API const char *ash_vocab_model(const ash_vocab *v);     /* "gpt2", "llama", "gemma4", "bert", "t5" */
 ASH_API ash_str ash_vocab_token_text(const ash_vocab *v, ash_token t); /* as stored; empty if out of range */
 ASH_API ash_token_type ash_vocab_token_type(const ash_vocab *v, ash_token t);
 ASH_API ash_token ash_vocab_find(const ash_vocab *v, const char *text, size_t n); /* -1 if absent */

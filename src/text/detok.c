@@ -15,7 +15,7 @@ ash_status ash_detok_new(ash_detok **out, const ash_vocab *v, bool special, ash_
     if (d) {
         d->v = v;
         d->special = special;
-        d->in_cap = (size_t)v->max_raw + 4;
+        d->in_cap = (size_t)v->max_raw + 5; /* and a space */
         d->in = ash_alloc(d->in_cap);
         d->out = ash_alloc(d->in_cap * 3);
     }
@@ -90,7 +90,7 @@ ash_status ash_detokenize(const ash_vocab *v, const ash_token *t, size_t n, bool
     /* the space that tokenizing put in front */
     size_t first = 0;
     while (first < n && ash_token_piece(v, t[first], special, NULL, 0) == 0) first++;
-    if (v->add_space_prefix && first < n && (v->type[t[first]] == ASH_TOK_NORMAL || v->type[t[first]] == ASH_TOK_BYTE) && at && p[0] == ' ') {
+    if (v->add_space_prefix && first < n && (v->type[t[first]] == ASH_TOK_NORMAL || v->type[t[first]] == ASH_TOK_BYTE || v->kind == ASH_VK_WPM) && at && p[0] == ' ') {
         memmove(p, p + 1, at);
         at--;
     }

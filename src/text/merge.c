@@ -139,7 +139,7 @@ static inline uint32_t merge_short(const ash_vocab *v, const bool spm, const cha
 }
 
 uint32_t ash_merge_short(const ash_vocab *v, const char *p, uint32_t start, uint32_t n, ash_sym *out, ash_trace *trace) {
-    return v->kind == ASH_VK_SPM ? merge_short(v, true, p, start, n, out, trace) : merge_short(v, false, p, start, n, out, trace);
+    return v->kind != ASH_VK_BPE ? merge_short(v, true, p, start, n, out, trace) : merge_short(v, false, p, start, n, out, trace);
 }
 
 static void merge_any_length(ash_merger *m, const char *p, uint32_t n, ash_tokvec *out) {
@@ -154,7 +154,7 @@ static void merge_any_length(ash_merger *m, const char *p, uint32_t n, ash_tokve
         if (!m->bucket || !ash_bucket_merge(m->bucket, p, 0, n, &m->syms)) m->oom = true;
     }
     if (m->oom) return;
-    for (size_t i = 0; i < m->syms.n; i++) emit(v, v->kind == ASH_VK_SPM, p + m->syms.p[i].start, m->syms.p[i].len, m->syms.p[i].id, out);
+    for (size_t i = 0; i < m->syms.n; i++) emit(v, v->kind != ASH_VK_BPE, p + m->syms.p[i].start, m->syms.p[i].len, m->syms.p[i].id, out);
 }
 
 /* ---- cache ---- */
@@ -196,7 +196,7 @@ static inline void merge_any(ash_merger *m, const bool spm, const char *p, size_
 }
 
 ash_status ash_merge_word(ash_merger *m, const char *p, size_t n, ash_tokvec *out, ash_error *err) {
-    const bool spm = m->v->kind == ASH_VK_SPM;
+    const bool spm = m->v->kind != ASH_VK_BPE;
     cache_entry *e = NULL;
     uint64_t k[2];
     if (n == 0) return ASH_OK;

@@ -237,5 +237,5 @@ static inline bool merge(ash_bucket *m, const bool spm, const char *p, uint32_t 
 
 bool ash_bucket_merge(ash_bucket *m, const char *p, uint32_t start, uint32_t n, ash_symvec *out) {
     if (n == 0) return true;
-    return m->v->kind == ASH_VK_SPM ? merge(m, true, p, start, n, out) : merge(m, false, p, start, n, out);
+    return m->v->kind != ASH_VK_BPE ? merge(m, true, p, start, n, out) : merge(m, false, p, start, n, out);
 }

@@ -14,7 +14,7 @@ typedef struct { uint32_t start, len; int32_t id; } ash_sym; /* bytes of the wor
 typedef struct { ash_sym *p; size_t n, cap; } ash_symvec;
 bool ash_symvec_add(ash_symvec *v, ash_sym s); /* false: out of memory */
 
-/* What two neighbours make; false if nothing. The second begins where the first ends. */
+/* `spm` below: symbols are characters (SPM, CPE). What two neighbours make; false if nothing. The second begins where the first ends. */
 static inline bool ash_pair_make(const ash_vocab *v, bool spm, const char *p, uint32_t s1, uint32_t l1, int32_t id1, uint32_t l2, int32_t id2,
                                  uint32_t *key, int32_t *id) {
     const uint8_t *u = (const uint8_t *)p + s1;
@@ -23,7 +23,7 @@ static inline bool ash_pair_make(const ash_vocab *v, bool spm, const char *p, ui
         ash_pair2 q = v->pair2[u[0] * 128 + u[1]];
         return *key = q.key, *id = q.id, q.id >= 0;
     }
-    if (!spm) return ash_merge_find(v, id1, id2, key, id);
+    if (!spm || v->merges) return id1 >= 0 && id2 >= 0 && ash_merge_find(v, id1, id2, key, id);
     if (n > v->max_raw) return false;
     uint32_t bit = (uint32_t)u[l1 - 1] * 256 + u[l1];
     if (!(v->joins[bit >> 3] >> (bit & 7) & 1)) return false;

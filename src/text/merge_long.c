@@ -286,7 +286,7 @@ static inline int walk(ash_long *l, const bool spm, const char *p, uint32_t n, s
 }
 
 bool ash_long_merge(ash_long *l, const char *p, uint32_t n, ash_symvec *out) {
-    bool spm = l->v->kind == ASH_VK_SPM;
+    bool spm = l->v->kind != ASH_VK_BPE;
     size_t k = 0;
     int rc = 0;
     l->oom = false;

@@ -52,7 +52,7 @@ static bool fill(ash_prefix_index *x, const ash_vocab *v) {
         if (id < 0) continue;
         const uint8_t *r = (const uint8_t *)v->raw + v->raw_off[id];
         uint32_t len = v->raw_off[id + 1] - v->raw_off[id];
-        if (v->kind == ASH_VK_SPM && ash_utf8_span((const char *)r, len) != len) x->odd = true;
+        if (v->kind != ASH_VK_BPE && ash_utf8_span((const char *)r, len) != len) x->odd = true;
         if (len > 1) x->first[(r[0] << 8 | r[1]) + 1]++, total++;
     }
     x->first[0] = 256;

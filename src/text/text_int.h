@@ -14,7 +14,9 @@
 #include "ashlar/text.h"
 #include "base/base.h"
 
-typedef enum { ASH_VK_BPE, ASH_VK_SPM } ash_vocab_kind;
+/* BPE: byte-level, merges by rank ("gpt2"). SPM: characters, joined texts by score ("llama"). CPE: characters,
+ * merges by rank, byte fallback ("gemma4"). WPM: WordPiece ("bert"). UGM: unigram, the likeliest split ("t5"). */
+typedef enum { ASH_VK_BPE, ASH_VK_SPM, ASH_VK_CPE, ASH_VK_WPM, ASH_VK_UGM } ash_vocab_kind;
 
 typedef struct { uint32_t hash; int32_t id; } ash_raw_slot; /* id -1: free */
 typedef struct { uint64_t key; uint32_t rank; int32_t id; } ash_merge_slot; /* key: left << 32 | right; rank ~0: free */
@@ -24,12 +26,15 @@ typedef struct { uint32_t key; int32_t id; } ash_pair2; /* id -1: nothing */
 /* Special tokens in byte order of their text; `first` tells which bytes can begin one. */
 typedef struct { int32_t *id; uint32_t n; bool first[256]; } ash_specials;
 
-/* One pre-tokenizer: name in tokenizer.ggml.pre, pattern, and what comes with it. */
+/* One pre-tokenizer: name in tokenizer.ggml.pre, patterns, and what comes with it. Each pattern splits what
+ * the one before it left; what it does not match is a piece, too. */
+enum { ASH_PRE_MAX = 6 };
 typedef struct {
-    const char *name, *pattern;
+    const char *name, *pattern[ASH_PRE_MAX];
     bool add_bos;       /* default when the key is absent */
     bool ignore_merges; /* a word that is a token is taken whole */
     bool nfc;           /* the model's tokenizer normalises text to NFC */
+    int n_chars;        /* patterns from this one on see bytes, not characters; 0: none do */
 } ash_pretok;
 
 struct ash_vocab {
@@ -42,26 +47,32 @@ struct ash_vocab {
     uint32_t max_raw;  /* longest raw token */
     ash_raw_slot *slots; /* raw bytes -> id, of the tokens that merging can make */
     uint32_t slot_mask;
-    ash_merge_slot *merges; /* BPE */
+    ash_merge_slot *merges; /* BPE, CPE */
     uint32_t merge_mask;
-    /* One bit per hash of what is in `slots` (SPM) or `merges` (BPE): most lookups find nothing, and this
+    /* One bit per hash of what is in `merges`, or else in `slots`: most lookups find nothing, and this
      * fits into a nearer cache than the tables. Index: top bits of the 32-bit hash. */
     uint64_t *maybe;
     uint32_t maybe_shift;
     uint32_t *rank;    /* SPM: [n], dense order of scores, best first; equal scores share a rank */
     uint32_t n_ranks;  /* ranks are below this */
     ash_pair2 *pair2;  /* [128 * 128] what two ASCII bytes make */
-    uint8_t *joins;    /* SPM: bit b1 * 256 + b2: some token has these bytes side by side */
+    uint8_t *joins;    /* not BPE: bit b1 * 256 + b2: some token has these bytes side by side */
     int32_t byte_id[256]; /* token of one byte, or -1 */
-    int32_t char_id[128]; /* SPM: token of one ASCII character, or -1 */
+    int32_t char_id[128]; /* not BPE: token of one ASCII character, or -1 */
     ash_specials user, all;
     int32_t bos, eos, unk;
     int32_t eog[64];
     int n_eog;
     bool add_bos, add_eos, add_space_prefix;
     const ash_pretok *pre; /* BPE */
-    pcre2_code *re;
+    pcre2_code *re[ASH_PRE_MAX];
+    int n_re;
     bool jit;
+    bool lowercase, strip_accents; /* WPM */
+    float *score, unk_score;       /* UGM: [n]; of a character that is no token */
+    bool squeeze;                  /* UGM: runs of spaces become one, none at the ends */
+    ash_str charsmap;              /* UGM: SentencePiece's compiled normalisation, borrowed from the gguf */
+    uint8_t *strip;                /* [n] or NULL: 1: white space before the special token goes with it, 2: after it */
     struct ash_vocab_lazy *lazy; /* merge_int.h */
 };
 
@@ -73,6 +84,7 @@ size_t ash_utf8_span(const char *p, size_t n);
 /* True if p[0..n), n < 4, begins a character that more bytes could complete. */
 bool ash_utf8_partial(const char *p, size_t n);
 int ash_utf8_put(uint32_t cp, char out[4]);
+bool ash_is_space(uint32_t cp); /* Unicode's White_Space */
 /* NFC of valid UTF-8, appended to out. Linear in n for any input. */
 ash_status ash_nfc(ash_buf *out, const char *p, size_t n, ash_error *err);
 bool ash_nfc_needed(const char *p, size_t n); /* false: certainly normalised already */
@@ -137,6 +149,10 @@ static inline void ash_tokvec_add(ash_tokvec *t, int32_t id) {
     if (ASH_UNLIKELY(t->n == t->cap) && !ash_tokvec_grow(t, 1)) return;
     t->p[t->n++] = id;
 }
+/* ---- tokenizers that do not merge (wordpiece.c, unigram.c): append the tokens of t[0..n); buf is scratch ---- */
+ash_status ash_wordpiece(const ash_vocab *v, const char *t, size_t n, ash_buf *buf, ash_tokvec *out, ash_error *err);
+ash_status ash_unigram(const ash_vocab *v, const char *t, size_t n, ash_buf *buf, ash_tokvec *out, ash_error *err);
+
 typedef struct ash_merger ash_merger; /* scratch of one ash_tokenize call */
 ash_merger *ash_merger_new(const ash_vocab *v);
 void ash_merger_free(ash_merger *m);

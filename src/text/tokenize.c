@@ -6,7 +6,7 @@ typedef struct {
     const ash_vocab *v;
     ash_merger *m;
     ash_tokvec out;
-    ash_buf buf;      /* text after NFC, or with U+2581 as spaces */
+    ash_buf buf; /* text after NFC, or with U+2581 as spaces */
     pcre2_general_context *gc;
     pcre2_match_context *mc;
     pcre2_match_data *md;
@@ -25,38 +25,46 @@ static ash_status re_open(job *j, ash_error *err) {
     return ASH_OK;
 }
 
-/* Next word of the valid UTF-8 t[0..n) from `at` on; its end goes to *end. */
-static ash_status next_word(job *j, const char *t, size_t n, size_t at, size_t *end, ash_error *err) {
+/* Next piece of the valid UTF-8 t[0..n) from `at` on, as pattern k has it; its end goes to *end. */
+static ash_status next_piece(job *j, int k, const char *t, size_t n, size_t at, size_t *end, ash_error *err) {
     const ash_vocab *v = j->v;
+    const pcre2_code *re = v->re[k];
     int rc;
     if (v->jit) {
-        rc = pcre2_jit_match(v->re, (PCRE2_SPTR)t, n, at, PCRE2_NO_UTF_CHECK, j->md, j->mc);
+        rc = pcre2_jit_match(re, (PCRE2_SPTR)t, n, at, PCRE2_NO_UTF_CHECK, j->md, j->mc);
         if (rc == PCRE2_ERROR_JIT_STACKLIMIT && !j->js) { /* the default is 32 KiB of the machine's stack */
             j->js = pcre2_jit_stack_create(64 * 1024, 1024 * 1024, j->gc);
             if (j->js) {
                 pcre2_jit_stack_assign(j->mc, NULL, j->js);
-                rc = pcre2_jit_match(v->re, (PCRE2_SPTR)t, n, at, PCRE2_NO_UTF_CHECK, j->md, j->mc);
+                rc = pcre2_jit_match(re, (PCRE2_SPTR)t, n, at, PCRE2_NO_UTF_CHECK, j->md, j->mc);
             }
         }
-        if (rc == PCRE2_ERROR_JIT_STACKLIMIT) rc = pcre2_match(v->re, (PCRE2_SPTR)t, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, j->md, j->mc);
+        if (rc == PCRE2_ERROR_JIT_STACKLIMIT) rc = pcre2_match(re, (PCRE2_SPTR)t, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, j->md, j->mc);
     } else
-        rc = pcre2_match(v->re, (PCRE2_SPTR)t, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, j->md, j->mc);
+        rc = pcre2_match(re, (PCRE2_SPTR)t, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, j->md, j->mc);
     if (rc == PCRE2_ERROR_NOMEMORY || rc == PCRE2_ERROR_HEAPLIMIT) return ash_fail(err, ASH_E_NOMEM, "out of memory in the pre-tokenizer");
     if (rc < 0 && rc != PCRE2_ERROR_NOMATCH)
         return ash_fail_at(err, ASH_E_LIMIT, at, "pre-tokenizer %s gave up at byte %llu of the text (PCRE2 error %d)", v->pre->name,
                            (unsigned long long)at, rc);
     const PCRE2_SIZE *ov = pcre2_get_ovector_pointer(j->md);
-    /* The patterns match everything; should one leave a gap, the gap is a word of its own. */
-    if (rc == PCRE2_ERROR_NOMATCH) *end = n;
-    else *end = ov[0] > at ? ov[0] : ov[1];
+    /* What lies before a match is a piece of its own. */
+    if (rc == PCRE2_ERROR_NOMATCH)
+        *end = n;
+    else
+        *end = ov[0] > at ? ov[0] : ov[1];
     if (*end <= at) *end = at + 1;
     return ASH_OK;
 }
 
-static ash_status bpe_valid(job *j, const char *t, size_t n, ash_error *err) {
+/* Pattern k and those after it on t[0..n), depth at most ASH_PRE_MAX. */
+static ash_status bpe_valid(job *j, int k, const char *t, size_t n, ash_error *err) {
+    const bool last = k + 1 == j->v->n_re;
     for (size_t at = 0, end = 0; at < n; at = end) {
-        ASH_TRY(next_word(j, t, n, at, &end, err));
-        ASH_TRY(ash_merge_word(j->m, t + at, end - at, &j->out, err));
+        ASH_TRY(next_piece(j, k, t, n, at, &end, err));
+        if (last)
+            ASH_TRY(ash_merge_word(j->m, t + at, end - at, &j->out, err));
+        else
+            ASH_TRY(bpe_valid(j, k + 1, t + at, end - at, err));
     }
     return ASH_OK;
 }
@@ -65,8 +73,10 @@ static ash_status bpe_valid(job *j, const char *t, size_t n, ash_error *err) {
 static ash_status bpe_invalid(job *j, const char *t, size_t n, ash_error *err) {
     for (size_t i = 0; i < n; i++) {
         int32_t id = j->v->byte_id[(uint8_t)t[i]];
-        if (id < 0) ASH_TRY(ash_merge_word(j->m, "\xef\xbf\xbd", 3, &j->out, err));
-        else ash_tokvec_add(&j->out, id);
+        if (id < 0)
+            ASH_TRY(ash_merge_word(j->m, "\xef\xbf\xbd", 3, &j->out, err));
+        else
+            ash_tokvec_add(&j->out, id);
     }
     return ASH_OK;
 }
@@ -84,7 +94,7 @@ static ash_status bpe_fragment(job *j, const char *t, size_t n, ash_error *err) 
                 p = j->buf.p;
                 len = j->buf.n;
             }
-            ASH_TRY(bpe_valid(j, p, len, err));
+            ASH_TRY(bpe_valid(j, 0, p, len, err));
             at += ok;
         }
         size_t bad = at;
@@ -136,6 +146,27 @@ static ash_status spm_fragment(job *j, const char *t, size_t n, ash_error *err) 
 }
 
 /* ---- all of it ---- */
+/* Length of the white space at the start, or at the end, of p[0..n); 0: none. */
+static size_t space_after(const char *p, size_t n) {
+    uint32_t cp;
+    int k = ash_utf8_next(p, p + n, &cp);
+    return k > 0 && ash_is_space(cp) ? (size_t)k : 0;
+}
+static size_t space_before(const char *p, size_t n) {
+    size_t k = 1;
+    while (k < 3 && k < n && ((uint8_t)p[n - k] & 0xc0) == 0x80) k++;
+    return space_after(p + n - k, k) == k ? k : 0;
+}
+
+static ash_status fragment(job *j, const char *t, size_t n, ash_error *err) {
+    switch (j->v->kind) {
+    case ASH_VK_BPE: return bpe_fragment(j, t, n, err);
+    case ASH_VK_WPM: return ash_wordpiece(j->v, t, n, &j->buf, &j->out, err);
+    case ASH_VK_UGM: return ash_unigram(j->v, t, n, &j->buf, &j->out, err);
+    default: return spm_fragment(j, t, n, err);
+    }
+}
+
 ash_status ash_tokenize(const ash_vocab *v, const char *text, size_t n, unsigned flags, ash_token **out, size_t *n_out, ash_error *err) {
     *out = NULL;
     *n_out = 0;
@@ -160,9 +191,13 @@ ash_status ash_tokenize(const ash_vocab *v, const char *text, size_t n, unsigned
             if (hit < n && (id = ash_special_at(v, sp, text + hit, n - hit, &len)) >= 0) break;
         }
         if (hit > n) hit = n;
-        if (hit > at) ASH_TRY_GOTO(v->kind == ASH_VK_BPE ? bpe_fragment(&j, text + at, hit - at, err) : spm_fragment(&j, text + at, hit - at, err), done);
+        size_t end = hit;
+        while (id >= 0 && v->strip && v->strip[id] & 1 && end > at && space_before(text + at, end - at))
+            end -= space_before(text + at, end - at);
+        if (end > at) ASH_TRY_GOTO(fragment(&j, text + at, end - at, err), done);
         if (id >= 0) ash_tokvec_add(&j.out, id);
         at = hit + len;
+        while (id >= 0 && v->strip && v->strip[id] & 2 && at < n && space_after(text + at, n - at)) at += space_after(text + at, n - at);
     }
     if ((flags & ASH_TOKENIZE_EOS) && v->add_eos && v->eos >= 0) ash_tokvec_add(&j.out, v->eos);
     if (j.out.oom) {

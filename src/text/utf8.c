@@ -72,6 +72,11 @@ int ash_utf8_put(uint32_t c, char out[4]) {
     return 4;
 }
 
+bool ash_is_space(uint32_t c) {
+    return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 ||
+           c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+}
+
 /* Nothing below U+0300 decomposes anew, reorders or composes with what precedes it. */
 enum { NFC_SAFE = 0x300 };
 

@@ -13,7 +13,7 @@ int ash_byte_of_char(uint32_t cp) {
     if (cp < 256) return printable((int)cp) ? (int)cp : -1;
     if (cp >= 256 + 68) return -1;
     int k = (int)cp - 256;
-    if (k < 33) return k;          /* 0..32 */
+    if (k < 33) return k;            /* 0..32 */
     if (k < 67) return k - 33 + 127; /* 127..160 */
     return 173;
 }
@@ -27,7 +27,7 @@ static size_t raw_of(const ash_vocab *v, const char *p, size_t n, bool verbatim,
         return n;
     }
     while (p < end) {
-        if (v->kind == ASH_VK_SPM) {
+        if (v->kind != ASH_VK_BPE) {
             if (end - p >= 3 && memcmp(p, "\xe2\x96\x81", 3) == 0) {
                 out[m++] = ' ';
                 p += 3;
@@ -65,7 +65,7 @@ static ash_str raw_str(const ash_vocab *v, int32_t t) { return (ash_str){v->raw 
 int32_t ash_vocab_raw_find(const ash_vocab *v, const char *p, size_t n) {
     if (n > v->max_raw) return -1;
     uint32_t h = ash_raw_hash(p, n);
-    if (v->kind == ASH_VK_SPM && v->maybe && !ash_maybe(v, h)) return -1;
+    if (!v->merges && v->maybe && !ash_maybe(v, h)) return -1;
     for (uint32_t i = h & v->slot_mask;; i = (i + 1) & v->slot_mask) {
         const ash_raw_slot *s = &v->slots[i];
         if (s->id < 0) return -1;
@@ -92,7 +92,7 @@ static bool mergeable(const ash_vocab *v, int32_t t) {
     if (v->text[t].n == 0) return false;
     if (v->type[t] != ASH_TOK_NORMAL && v->type[t] != ASH_TOK_USER_DEFINED && v->type[t] != ASH_TOK_UNUSED) return false;
     /* A space in SPM text is always U+2581: a token spelled with a real one is only found as a special. */
-    if (v->kind == ASH_VK_SPM && memchr(v->text[t].p, ' ', v->text[t].n)) return false;
+    if (v->kind != ASH_VK_BPE && memchr(v->text[t].p, ' ', v->text[t].n)) return false;
     return true;
 }
 
@@ -123,7 +123,8 @@ static ash_status build_raw(ash_vocab *v, ash_error *err) {
             v->raw[at++] = (char)b;
             v->byte_id[b] = i;
         } else
-            at += (uint32_t)raw_of(v, v->text[i].p, v->text[i].n, v->type[i] != ASH_TOK_NORMAL && v->type[i] != ASH_TOK_UNUSED, v->raw + at);
+            at +=
+                (uint32_t)raw_of(v, v->text[i].p, v->text[i].n, v->type[i] != ASH_TOK_NORMAL && v->type[i] != ASH_TOK_UNUSED, v->raw + at);
         v->raw_off[i + 1] = at;
         v->max_raw = ASH_MAX(v->max_raw, at - v->raw_off[i]);
     }
@@ -162,7 +163,8 @@ static ash_status build_merges(ash_vocab *v, const ash_gguf *g, ash_error *err) 
         }
         const char *sp = s.n > 1 ? memchr(s.p + 1, ' ', s.n - 1) : NULL;
         if (!sp || sp + 1 == s.p + s.n) {
-            st = ash_fail(err, ASH_E_FORMAT, "key tokenizer.ggml.merges, entry %u (\"%.*s\"): not two parts", r, (int)ASH_MIN(s.n, 40), s.p);
+            st =
+                ash_fail(err, ASH_E_FORMAT, "key tokenizer.ggml.merges, entry %u (\"%.*s\"): not two parts", r, (int)ASH_MIN(s.n, 40), s.p);
             goto done;
         }
         ash_buf_reset(&raw);
@@ -237,37 +239,51 @@ done:
     return st;
 }
 
+/* ---- unigram: scores as they are ---- */
+static ash_status build_scores(ash_vocab *v, const ash_gguf *g, ash_error *err) {
+    const ash_gguf_kv *kv = ash_gguf_find(g, "tokenizer.ggml.scores");
+    if (!kv || kv->type != ASH_GV_ARRAY || kv->n != (uint64_t)v->n)
+        return ash_fail(err, ASH_E_FORMAT, "key tokenizer.ggml.scores is %s", kv ? "not as long as tokenizer.ggml.tokens" : "absent");
+    v->score = ash_alloc((size_t)v->n * sizeof *v->score);
+    if (!v->score) return ash_fail(err, ASH_E_NOMEM, "out of memory for scores");
+    float least = 0;
+    for (int32_t i = 0; i < v->n; i++) {
+        double s;
+        if (!ash_gguf_array_f64(kv, (uint64_t)i, &s) || !(s > -1e30 && s < 1e30))
+            return ash_fail(err, ASH_E_FORMAT, "key tokenizer.ggml.scores, entry %d: not a number", i);
+        v->score[i] = (float)s;
+        if (v->type[i] == ASH_TOK_NORMAL && v->score[i] < least) least = v->score[i];
+    }
+    v->unk_score = least - 10; /* SentencePiece's kUnkPenalty */
+    return ASH_OK;
+}
+
 /* About 16 bits an entry: one lookup in twenty passes in vain. */
 static ash_status build_maybe(ash_vocab *v, ash_error *err) {
-    uint32_t size = (v->kind == ASH_VK_SPM ? v->slot_mask : v->merge_mask) + 1, bits = 6;
+    uint32_t size = (v->merges ? v->merge_mask : v->slot_mask) + 1, bits = 6;
     while (bits < 27 && 1u << bits < size * 8u) bits++;
     v->maybe_shift = 32 - bits;
     uint64_t *m = ash_calloc((size_t)1 << (bits - 6), sizeof *m);
     if (!m) return ash_fail(err, ASH_E_NOMEM, "out of memory for a vocabulary");
     for (uint32_t i = 0; i < size; i++) {
-        bool used = v->kind == ASH_VK_SPM ? v->slots[i].id >= 0 : v->merges[i].rank != UINT32_MAX;
-        uint32_t h = v->kind == ASH_VK_SPM ? v->slots[i].hash : ash_merge_hash(v->merges[i].key);
+        bool used = v->merges ? v->merges[i].rank != UINT32_MAX : v->slots[i].id >= 0;
+        uint32_t h = v->merges ? ash_merge_hash(v->merges[i].key) : v->slots[i].hash;
         if (used) m[h >> v->maybe_shift >> 6] |= 1ull << (h >> v->maybe_shift & 63);
     }
     v->maybe = m;
     return ASH_OK;
 }
 
-/* What two ASCII bytes make. For SPM also: which bytes stand side by side in some token, and the tokens
- * of one ASCII character. */
+/* What two ASCII bytes make. Where symbols are characters, also: which bytes stand side by side in some
+ * token, and the tokens of one ASCII character. */
 static ash_status build_pairs(ash_vocab *v, ash_error *err) {
-    bool spm = v->kind == ASH_VK_SPM;
+    bool chars = v->kind != ASH_VK_BPE;
     v->pair2 = ash_alloc(128 * 128 * sizeof *v->pair2);
-    v->joins = spm ? ash_calloc(65536 / 8, 1) : NULL;
-    if (!v->pair2 || (spm && !v->joins)) return ash_fail(err, ASH_E_NOMEM, "out of memory for a vocabulary");
-    for (int i = 0; i < 128 * 128; i++) {
-        ash_pair2 *q = &v->pair2[i];
-        *q = (ash_pair2){0, -1};
-        int32_t a = v->byte_id[i / 128], b = v->byte_id[i % 128];
-        if (!spm && !ash_merge_find(v, a, b, &q->key, &q->id)) q->id = -1;
-    }
+    v->joins = chars ? ash_calloc(65536 / 8, 1) : NULL;
+    if (!v->pair2 || (chars && !v->joins)) return ash_fail(err, ASH_E_NOMEM, "out of memory for a vocabulary");
+    for (int i = 0; i < 128 * 128; i++) v->pair2[i] = (ash_pair2){0, -1};
     memset(v->char_id, 0xff, sizeof v->char_id);
-    for (uint32_t i = 0; spm && i <= v->slot_mask; i++) {
+    for (uint32_t i = 0; chars && i <= v->slot_mask; i++) {
         if (v->slots[i].id < 0) continue;
         ash_str r = raw_str(v, v->slots[i].id);
         const uint8_t *p = (const uint8_t *)r.p;
@@ -276,14 +292,23 @@ static ash_status build_pairs(ash_vocab *v, ash_error *err) {
             v->joins[bit >> 3] |= (uint8_t)(1 << (bit & 7));
         }
         if (r.n == 1 && p[0] < 128) v->char_id[p[0]] = v->slots[i].id;
-        if (r.n == 2 && (p[0] | p[1]) < 128) v->pair2[p[0] * 128 + p[1]] = (ash_pair2){v->rank[v->slots[i].id], v->slots[i].id};
+        if (r.n == 2 && (p[0] | p[1]) < 128 && v->rank) v->pair2[p[0] * 128 + p[1]] = (ash_pair2){v->rank[v->slots[i].id], v->slots[i].id};
+    }
+    for (int i = 0; v->merges && i < 128 * 128; i++) {
+        const int32_t *one = chars ? v->char_id : v->byte_id;
+        ash_pair2 *q = &v->pair2[i];
+        int32_t a = one[i / 128], b = one[i % 128];
+        if (a < 0 || b < 0 || !ash_merge_find(v, a, b, &q->key, &q->id)) q->id = -1;
     }
     return ASH_OK;
 }
 
 /* ---- special tokens ---- */
 /* qsort has no context argument; the text travels with the id. */
-typedef struct { ash_str s; int32_t id; } named;
+typedef struct {
+    ash_str s;
+    int32_t id;
+} named;
 static int cmp_named(const void *pa, const void *pb) {
     const named *a = pa, *b = pb;
     int c = memcmp(a->s.p, b->s.p, ASH_MIN(a->s.n, b->s.n));
@@ -295,7 +320,8 @@ static int cmp_named(const void *pa, const void *pb) {
 static ash_status build_specials(ash_vocab *v, ash_specials *s, bool all, ash_error *err) {
     uint32_t n = 0;
     ash_status st = ASH_OK;
-#define WANTED(i) (v->text[i].n && (v->type[i] == ASH_TOK_USER_DEFINED || (all && (v->type[i] == ASH_TOK_CONTROL || v->type[i] == ASH_TOK_UNKNOWN))))
+#define WANTED(i) \
+    (v->text[i].n && (v->type[i] == ASH_TOK_USER_DEFINED || (all && (v->type[i] == ASH_TOK_CONTROL || v->type[i] == ASH_TOK_UNKNOWN))))
     for (int32_t i = 0; i < v->n; i++) n += WANTED(i);
     named *t = ash_alloc(n * sizeof *t);
     s->id = ash_alloc(n * sizeof *s->id);
@@ -328,15 +354,19 @@ int32_t ash_special_at(const ash_vocab *v, const ash_specials *s, const char *p,
         while (a < b) {
             uint32_t m = a + (b - a) / 2;
             ash_str t = v->text[s->id[m]];
-            if (t.n <= k || (uint8_t)t.p[k] < c) a = m + 1;
-            else b = m;
+            if (t.n <= k || (uint8_t)t.p[k] < c)
+                a = m + 1;
+            else
+                b = m;
         }
         lo = a;
         b = hi;
         while (a < b) { /* first one whose byte k is > c */
             uint32_t m = a + (b - a) / 2;
-            if ((uint8_t)v->text[s->id[m]].p[k] <= c) a = m + 1;
-            else b = m;
+            if ((uint8_t)v->text[s->id[m]].p[k] <= c)
+                a = m + 1;
+            else
+                b = m;
         }
         hi = a;
         if (lo < hi && v->text[s->id[lo]].n == k + 1) {
@@ -364,8 +394,9 @@ ash_token ash_vocab_find(const ash_vocab *v, const char *text, size_t n) {
 
 ash_status ash_vocab_index(ash_vocab *v, const ash_gguf *g, ash_error *err) {
     ASH_TRY(build_raw(v, err));
-    if (v->kind == ASH_VK_BPE) ASH_TRY(build_merges(v, g, err));
-    else ASH_TRY(build_ranks(v, g, err));
+    if (v->kind == ASH_VK_BPE || v->kind == ASH_VK_CPE) ASH_TRY(build_merges(v, g, err));
+    if (v->kind == ASH_VK_SPM) ASH_TRY(build_ranks(v, g, err));
+    if (v->kind == ASH_VK_UGM) ASH_TRY(build_scores(v, g, err));
     ASH_TRY(build_maybe(v, err));
     ASH_TRY(build_pairs(v, err));
     ASH_TRY(build_specials(v, &v->user, false, err));

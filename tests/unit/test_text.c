@@ -83,7 +83,7 @@ static int vectors(const ash_vocab *v, const char *stem) {
 
 static void test_vectors(void **s) {
     (void)s;
-    static const char *const stems[] = {"smollm2", "gpt-2", "llama-spm"};
+    static const char *const stems[] = {"smollm2", "gpt-2", "llama-spm", "bert-bge"};
     for (size_t i = 0; i < ASH_ARRAY_LEN(stems); i++) {
         char name[64];
         snprintf(name, sizeof name, "%s.gguf", stems[i]);
@@ -122,7 +122,7 @@ static void check_ids(const char *what, const char *text, json_t *want, const as
 
 static void test_golden(void **s) {
     (void)s;
-    static const char *const names[] = {"golden-llama", "golden-gemma3", "golden-qwen3"};
+    static const char *const names[] = {"golden-llama", "golden-gemma3", "golden-qwen3", "golden-bert", "golden-gemma4-e", "golden-phi3"};
     for (size_t m = 0; m < ASH_ARRAY_LEN(names); m++) {
         char name[64];
         snprintf(name, sizeof name, "%s.gguf", names[m]);
@@ -144,7 +144,7 @@ static void test_golden(void **s) {
             assert_memory_equal(d, json_string_value(dec), nd);
             ash_text_free(d);
             ash_tokens_free(t);
-            t = tok(v.v, p, n, ASH_TOKENIZE_SPECIAL | ASH_TOKENIZE_BOS, &k);
+            t = tok(v.v, p, n, ASH_TOKENIZE_SPECIAL | ASH_TOKENIZE_BOS | ASH_TOKENIZE_EOS, &k);
             check_ids(names[m], p, json_object_get(c, "ids_with_special"), t, k);
             ash_tokens_free(t);
         }
@@ -410,7 +410,7 @@ static void test_long_equals_short(void **s) {
 /* A long word from left to right against the one big merge, on words that overlap themselves. */
 static void test_long_merge(void **s) {
     (void)s;
-    static const char *const names[] = {"gpt-2.gguf", "smollm2.gguf", "llama-spm.gguf", "golden-gemma3.gguf"};
+    static const char *const names[] = {"gpt-2.gguf", "smollm2.gguf", "llama-spm.gguf", "golden-gemma3.gguf", "golden-gemma4-e.gguf"};
     ash_rng r;
     ash_rng_seed(&r, 11);
     char p[3000];
@@ -523,6 +523,75 @@ static void test_odd_vocab(void **s) {
     }
 }
 
+/* ---- pre-tokenizers: every pattern compiles; where the words end ---- */
+static void words(const char *pre, const char *text, const char *want) {
+    char path[] = "/tmp/ash-vocab-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    ash_gguf_writer *w;
+    ash_str t[2] = {{"a", 1}, {"b", 1}};
+    assert_int_equal(ash_gguf_writer_new(&w, NULL), ASH_OK);
+    ash_gguf_set_str(w, "tokenizer.ggml.model", "gpt2", 4, NULL);
+    ash_gguf_set_str(w, "tokenizer.ggml.pre", pre, strlen(pre), NULL);
+    ash_gguf_set_str_array(w, "tokenizer.ggml.tokens", t, 2, NULL);
+    ash_gguf_set_str_array(w, "tokenizer.ggml.merges", t, 0, NULL);
+    assert_int_equal(ash_gguf_writer_begin(w, path, NULL), ASH_OK);
+    assert_int_equal(ash_gguf_writer_finish(w, NULL), ASH_OK);
+    ash_gguf_writer_free(w);
+    voc v = load_path(path);
+    unlink(path);
+    pcre2_match_data *md = pcre2_match_data_create(1, NULL);
+    ash_buf got = {0}, cur = {0}, next = {0};
+    /* pieces are separated by U+0001, each pattern splits all of them; bytes are taken as they are */
+    ash_buf_adds(&cur, text);
+    for (int k = 0; k < v.v->n_re; k++) {
+        ash_buf_reset(&next);
+        const char *p = cur.p, *end = p + cur.n;
+        for (; p < end; p++) {
+            size_t n = 0, at = 0;
+            while (p + n < end && p[n] != 1) n++;
+            while (at < n) {
+                int rc = pcre2_match(v.v->re[k], (PCRE2_SPTR)p, n, at, 0, md, NULL);
+                const PCRE2_SIZE *ov = pcre2_get_ovector_pointer(md);
+                size_t to = rc < 0 ? n : ov[0] > at ? ov[0] : ov[1];
+                ash_buf_add(&next, p + at, to - at);
+                ash_buf_addc(&next, 1);
+                at = to;
+            }
+            p += n;
+        }
+        ash_buf_reset(&cur);
+        ash_buf_add(&cur, next.p, next.n);
+    }
+    for (size_t i = 0; i + 1 < cur.n; i++) ash_buf_addc(&got, cur.p[i] == 1 ? '|' : cur.p[i]);
+    assert_string_equal(got.p, want);
+    ash_buf_free(&got);
+    ash_buf_free(&cur);
+    ash_buf_free(&next);
+    pcre2_match_data_free(md);
+    drop(&v);
+}
+
+static void test_pretok(void **s) {
+    (void)s;
+    static const char text[] = "I'm  at 12345, fooBar\n\n  x!!";
+    words("gpt-2", text, "I|'m| | at| 12345|,| fooBar|\n\n | x|!!");
+    words("smollm", text, "I|'m| | at| |1|2|3|4|5|,| fooBar|\n\n | x|!!");
+    words("llama-bpe", text, "I|'m| | at| |123|45|,| fooBar|\n\n| | x|!!");
+    words("qwen2", text, "I|'m| | at| |1|2|3|4|5|,| fooBar|\n\n| | x|!!");
+    words("qwen35", "e\xcc\x81 x\xcc\x81", "e\xcc\x81| x\xcc\x81");
+    words("gpt-4o", text, "I'm| | at| |123|45|,| foo|Bar|\n\n| | x|!!");
+    words("tekken", text, "I|'m| | at| |1|2|3|4|5|,| foo|Bar|\n\n| | x|!!");
+    words("falcon", text, "I|'|m| | at| |123|45|,| fooBar|\n\n | x|!!");
+    words("deepseek-llm", text, "I|'|m| | at| |1|2|3|4|5|,| fooBar|\n|\n| | x|!!");
+    words("deepseek-coder", text, "I|'|m| | at| |1|2|3|4|5|,| fooBar|\n|\n| | x|!!");
+    words("deepseek-v3", text, "I|'m| | at| |123|45|,| fooBar|\n\n| | x|!!");
+    static const char *const others[] = {"phi-2", "mpt", "olmo", "jais", "starcoder", "refact", "command-r", "codeshell", "llama3", "llama-v3",
+                                         "falcon3", "dbrx", "smaug-bpe", "deepseek-r1-qwen", "stablelm2", "llama4"};
+    for (size_t i = 0; i < ASH_ARRAY_LEN(others); i++) words(others[i], "a b", "a| b");
+}
+
 /* ---- broken keys ---- */
 typedef struct { const char *model, *pre; const char *tokens[8]; int n; const char *merges[4]; int n_merges; float scores[8]; int n_scores; int32_t types[8]; int eos; } keys;
 
@@ -614,7 +683,7 @@ static void test_broken(void **s) {
 /* ---- out of memory at every allocation ---- */
 static void test_oom(void **s) {
     (void)s;
-    static const char *const names[] = {"golden-llama.gguf", "golden-gemma3.gguf", "golden-qwen3.gguf"};
+    static const char *const names[] = {"golden-llama.gguf", "golden-gemma3.gguf", "golden-qwen3.gguf", "golden-bert.gguf", "golden-gemma4-e.gguf"};
     ash_buf text = {0};
     for (int i = 0; i < 40; i++) ash_buf_adds(&text, "Hello w\xc3\xb6rld, 12 e\xcc\x81 \xff ");
     for (int i = 0; i < 900; i++) ash_buf_adds(&text, "abcabc"); /* a long word */
@@ -632,7 +701,7 @@ static void test_oom(void **s) {
             size_t k = 0, nb;
             ash_alloc_fail_after(n);
             ash_status st = ash_vocab_load(&v, g, &e);
-            if (st == ASH_OK) st = ash_tokenize(v, text.p, text.n, 3, &t, &k, &e);
+            if (st == ASH_OK) st = ash_tokenize(v, text.p, text.n, 7, &t, &k, &e);
             if (st == ASH_OK) st = ash_detok_new(&d, v, true, &e);
             if (st == ASH_OK) st = ash_detokenize(v, t, k, true, &back, &nb, &e);
             ash_alloc_fail_after(0);
@@ -653,7 +722,7 @@ int main(void) {
         cmocka_unit_test(test_vectors),       cmocka_unit_test(test_golden),  cmocka_unit_test(test_real_gemma),
         cmocka_unit_test(test_lossless),      cmocka_unit_test(test_stream),  cmocka_unit_test(test_missing_bytes),
         cmocka_unit_test(test_special),       cmocka_unit_test(test_long),    cmocka_unit_test(test_long_equals_short),
-        cmocka_unit_test(test_long_merge),   cmocka_unit_test(test_odd_vocab),
+        cmocka_unit_test(test_long_merge),   cmocka_unit_test(test_odd_vocab),    cmocka_unit_test(test_pretok),
         cmocka_unit_test(test_broken),        cmocka_unit_test(test_oom),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -196,7 +196,8 @@ typedef struct {
     size_t i;
     ash_dtype to;
     uint64_t row0, ne0, row_bytes;
-    const float *imp;
+    const float *imp;    /* ne0 weights per matrix */
+    uint64_t imp_rows;   /* rows of a matrix that has weights of its own (an expert); 0: one set for all */
     uint8_t *dst;
     float *scratch;      /* per thread: widened row, then source row */
     size_t stride;
@@ -212,11 +213,30 @@ static void encode_rows(void *ctx, int64_t b, int64_t e, int ith) {
             ash_fail(&s->errs[ith], ASH_E_UNSUPPORTED, "type %s cannot be decoded", ash_dtype_name(ash_gguf_tensor_at(s->j->src, s->i)->type));
             return;
         }
-        if (ash_quant_row(s->to, row, s->dst + (uint64_t)r * s->row_bytes, s->ne0, s->imp, &s->errs[ith]) != ASH_OK) {
+        const float *imp = s->imp_rows ? s->imp + (s->row0 + (uint64_t)r) / s->imp_rows * s->ne0 : s->imp;
+        if (ash_quant_row(s->to, row, s->dst + (uint64_t)r * s->row_bytes, s->ne0, imp, &s->errs[ith]) != ASH_OK) {
             ash_error_prefix(&s->errs[ith], "row %lld", (long long)(s->row0 + (uint64_t)r));
             return;
         }
     }
+}
+
+/* Importance of a tensor's columns: of each expert's where it is a bank of them, *n_mat sets then. */
+static const float *raw_weights(const job *j, const ash_gguf_tensor *t, uint64_t *n_mat) {
+    const ash_importance *im = &j->o->importance;
+    *n_mat = t->ne[2];
+    const float *w = im->weights && t->ne[2] > 1 ? im->weights(im->ctx, t->name, t->ne[0] * t->ne[2]) : NULL;
+    if (w) return w;
+    *n_mat = 1;
+    return im->weights ? im->weights(im->ctx, t->name, t->ne[0]) : NULL;
+}
+
+/* One set, widened. An expert that no token chose has all zeros: its columns count the same then. */
+static void spread_weights(const job *j, size_t i, const float *raw, float *imp, uint64_t ne0) {
+    bool live = false;
+    ash_widen_spread(j->widen, j->src, i, raw, imp);
+    for (uint64_t k = 0; k < ne0; k++) live = live || imp[k] > 0;
+    for (uint64_t k = 0; !live && k < ne0; k++) imp[k] = 1.0f;
 }
 
 static ash_status encode_tensor(job *j, size_t i, ash_error *err) {
@@ -231,15 +251,16 @@ static ash_status encode_tensor(job *j, size_t i, ash_error *err) {
     s.dst = ash_alloc(rows * row_bytes);
     s.scratch = ash_alloc((size_t)nt * s.stride * sizeof(float));
     s.errs = ash_calloc((size_t)nt, sizeof *s.errs);
-    const float *raw = b->is_matrix && j->o->importance.weights && ash_dtype_get(b->to)->quantized
-                           ? j->o->importance.weights(j->o->importance.ctx, b->name, t->ne[0]) : NULL;
-    if (raw) imp = ash_alloc(b->ne0 * sizeof *imp);
+    uint64_t n_imp = 1;
+    const float *raw = b->is_matrix && ash_dtype_get(b->to)->quantized ? raw_weights(j, t, &n_imp) : NULL;
+    if (raw) imp = ash_alloc(n_imp * b->ne0 * sizeof *imp);
     if (!s.dst || !s.scratch || !s.errs || (raw && !imp)) {
         st = ash_fail(err, ASH_E_NOMEM, "out of memory while encoding tensor %s", b->name);
         goto done;
     }
-    if (raw) ash_widen_spread(j->widen, j->src, i, raw, imp);
+    for (uint64_t k = 0; raw && k < n_imp; k++) spread_weights(j, i, raw + k * t->ne[0], imp + k * b->ne0, b->ne0);
     s.imp = imp;
+    s.imp_rows = n_imp > 1 ? b->ne1 / n_imp : 0;
     for (uint64_t r = 0; r < b->ne1; r += rows) {
         uint64_t m = ASH_MIN(rows, b->ne1 - r);
         s.row0 = r;

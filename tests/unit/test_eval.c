@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "ashlar/bake.h"
+#include "ashlar/quant.h"
 #include "eval/imatrix.h"
 #include "eval/ref.h"
 #include "eval/stats.h"
@@ -284,11 +286,90 @@ static void bad_requests(void **state) {
     ash_model_free(m);
 }
 
+/* Every architecture: all matrices that run have an entry; experts have one set each, and counts that add up. */
+static void importance_of_all_parts(void **state) {
+    (void)state;
+    static const char *const cases[] = {
+#define G_LM(name) name,
+#define G_ENC(name)
+#include "golden_cases.inc"
+#undef G_LM
+#undef G_ENC
+    };
+    for (size_t k = 0; k < ASH_ARRAY_LEN(cases); k++) {
+        ash_model *m = tiny_model(cases[k]);
+        ash_eval_text t = tiny_text(m, 32 * 3, 11);
+        ash_eval_opts o = small();
+        ash_imatrix *im;
+        OK(ash_imatrix_collect(&im, m, &t, "babble", &o, e));
+        const char *dead = "";
+        if (ash_imatrix_dead(im, m, &dead, 1)) fail_msg("%s: %s has no entry", cases[k], dead);
+        size_t banks = 0;
+        for (size_t i = 0; i < ash_imatrix_n(im); i++) {
+            ash_imatrix_entry x = ash_imatrix_at(im, i);
+            double rows = 0;
+            for (uint64_t j = 0; j < x.n_mat; j++) rows += (double)x.counts[j];
+            assert_true(rows == 96.0 * (x.n_mat > 1 ? m->hp.n_expert_used : 1));
+            if (x.n_mat == 1) continue;
+            assert_int_equal(x.n_mat, m->hp.n_expert);
+            banks++;
+        }
+        assert_int_equal(banks > 0, m->hp.n_expert > 0);
+        ash_imatrix_free(im);
+        ash_free((void *)(uintptr_t)t.tokens);
+        ash_model_free(m);
+    }
+}
+
+/* An expert's rows are encoded with the expert's own weights. */
+static const float *weights_of(void *ctx, const char *tensor, uint64_t n) { return ash_imatrix_weights(ctx, tensor, n); }
+
+static void experts_are_weighted(void **state) {
+    (void)state;
+    ash_model *m = tiny_model("qwen3-moe");
+    ash_eval_text t = tiny_text(m, 32 * 4, 11);
+    ash_eval_opts o = small();
+    ash_imatrix *im;
+    OK(ash_imatrix_collect(&im, m, &t, "babble", &o, e));
+    ash_bake_opts b = ash_bake_defaults();
+    b.type = ASH_IQ4_NL;
+    b.importance = (ash_importance){weights_of, im};
+    OK(ash_bake(NULL, ash_model_gguf(m), "t.experts.gguf", &b, e));
+    ash_gguf *g;
+    OK(ash_gguf_open(&g, "t.experts.gguf", e));
+    const char *name = "blk.1.ffn_gate_exps.weight";
+    const ash_gguf_tensor *src = ash_gguf_find_tensor(ash_model_gguf(m), name), *dst = ash_gguf_find_tensor(g, name);
+    const uint64_t K = src->ne[0], rows = src->ne[1], X = src->ne[2], rb = ash_dtype_row_bytes(ASH_IQ4_NL, K);
+    const float *w = ash_imatrix_weights(im, name, K * X);
+    assert_non_null(w);
+    float row[512];
+    uint8_t want[512];
+    size_t chosen = 0;
+    for (uint64_t x = 0; x < X; x++) {
+        bool live = false;
+        for (uint64_t i = 0; i < K; i++) live = live || w[x * K + i] > 0;
+        if (!live) continue;
+        chosen++;
+        for (uint64_t r = x * rows; r < (x + 1) * rows; r++) {
+            assert_true(ash_dtype_decode(src->type, src->data + r * (src->n_bytes / (rows * X)), row, K));
+            OK(ash_quant_row(ASH_IQ4_NL, row, want, K, w + x * K, e));
+            assert_memory_equal(dst->data + r * rb, want, rb);
+        }
+    }
+    assert_true(chosen > 1);
+    ash_gguf_close(g);
+    unlink("t.experts.gguf");
+    ash_imatrix_free(im);
+    ash_free((void *)(uintptr_t)t.tokens);
+    ash_model_free(m);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(figures_of_a_known_sample), cmocka_unit_test(perplexity_matches_a_session),
         cmocka_unit_test(references_round_trip),     cmocka_unit_test(half_precision_states),
         cmocka_unit_test(importance_matches_direct_sums), cmocka_unit_test(bad_requests),
+        cmocka_unit_test(importance_of_all_parts),   cmocka_unit_test(experts_are_weighted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,7 @@
  * every turn and handed to the session, which computes only what is new. */
 #include "cli.h"
 
+#include "constrain.h"
 #include "line.h"
 #include "model_args.h"
 
@@ -12,6 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
+static const char *grammar_arg, *schema_arg;
+static bool strict_schema;
 static const char *system_arg;
 static bool raw, ignore_eos, stats = true;
 static int64_t n_predict = -1, ctx, seed = -1, top_k = -1, last_n = -2;
@@ -35,6 +38,9 @@ static const opt_def options[] = {
     {OPT_LIST, 0, "logit-bias", "ID=X", "Add X to the logit of token ID; may be repeated.", &bias_args},
     {OPT_LIST, 0, "template-var", "NAME=VALUE", "A variable of the chat template, e.g. enable_thinking=false; may be repeated.", &var_args},
     CLI_LORA_OPT(&lora_args),
+    {OPT_STR, 0, "grammar", "FILE", "Keep the answer to the GBNF grammar in FILE.", &grammar_arg},
+    {OPT_STR, 0, "json-schema", "FILE|JSON", "Keep the answer to a JSON schema.", &schema_arg},
+    {OPT_FLAG, 0, "strict-schema", NULL, "Fail at a keyword of the schema that cannot be enforced, instead of leaving it out.", &strict_schema},
     {OPT_FLAG, 0, "ignore-eos", NULL, "Go on after the end of the answer.", &ignore_eos},
     {OPT_FLAG, 0, "stats", NULL, "The line of statistics on stderr; --no-stats leaves it out.", &stats},
     {OPT_END, 0, NULL, NULL, NULL, NULL}};
@@ -72,6 +78,8 @@ typedef struct {
     ash_session *s;
     ash_detok *d;
     ash_sampler_opts sampling;
+    ash_grammar *grammar; /* NULL: anything goes */
+    ash_matcher *matcher;
     ash_chat_msg *msgs;  /* contents are owned */
     size_t n_msgs, cap_msgs;
     text transcript;     /* without a template: everything so far */
@@ -190,11 +198,16 @@ static ash_status generate(chat *c, ash_sampler *smp, outcome *o, ash_error *err
             break;
         }
         ash_token t = ash_sampler_pick(smp, ash_session_logits(c->s));
-        if (!ignore_eos && ash_vocab_is_eog(c->v, t)) {
+        if (t < 0) {
+            ASH_TRY(ash_matcher_error(c->matcher, err));
+            return ash_fail(err, ASH_E_FORMAT, "no token of this vocabulary fits the grammar here");
+        }
+        if ((!ignore_eos || c->matcher) && ash_vocab_is_eog(c->v, t)) {
             o->stop = "end";
             break;
         }
         ash_sampler_accept(smp, t);
+        if (c->matcher) ASH_TRY(ash_matcher_accept(c->matcher, t, err));
         o->generated++;
         ASH_TRY(ash_detok_next(c->d, t, &piece, err));
         ASH_TRY(emit(c, piece, err));
@@ -241,6 +254,8 @@ static ash_status answer(chat *c, outcome *o, ash_error *err) {
     ash_sampler_opts so = c->sampling;
     so.seed += c->turn++;
     ASH_TRY_GOTO(ash_sampler_new(&smp, &so, ash_model_n_vocab(c->m), err), done);
+    if (c->matcher) ash_matcher_reset(c->matcher);
+    ash_sampler_constrain(smp, c->matcher);
     for (size_t i = 0; i < o->prompt; i++) ash_sampler_accept(smp, t[i]);
     ash_detok_reset(c->d);
     st = generate(c, smp, o, err);
@@ -427,6 +442,8 @@ static ash_status set_up(chat *c, const char *path, ash_error *err) {
     ASH_TRY(cli_loras_load(&c->loras, &lora_args, c->m, &o, err));
     ASH_TRY(ash_session_new(&c->s, c->m, &o, err));
     ASH_TRY(ash_detok_new(&c->d, c->v, false, err));
+    ASH_TRY(cli_constraint(grammar_arg, schema_arg, strict_schema, &c->grammar, err));
+    if (c->grammar) ASH_TRY(ash_matcher_new(&c->matcher, c->grammar, c->v, err));
     c->bos = token_text(c->v, ash_vocab_bos(c->v));
     c->eos = token_text(c->v, ash_vocab_eos(c->v));
     if (!c->bos || !c->eos) return ash_fail(err, ASH_E_NOMEM, "out of memory");
@@ -474,6 +491,8 @@ static int run(int argc, char **argv) {
     free(c.bos);
     free(c.eos);
     ash_tmpl_free(c.tmpl);
+    ash_matcher_free(c.matcher);
+    ash_grammar_free(c.grammar);
     ash_detok_free(c.d);
     ash_session_free(c.s);
     cli_loras_free(&c.loras);

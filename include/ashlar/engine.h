@@ -91,6 +91,10 @@ ASH_API ash_status ash_sampler_new(ash_sampler **s, const ash_sampler_opts *o, i
 ASH_API void ash_sampler_free(ash_sampler *s);
 ASH_API void ash_sampler_accept(ash_sampler *s, ash_token t); /* history for the penalties */
 ASH_API ash_token ash_sampler_pick(ash_sampler *s, const float *logits); /* does not accept */
+/* From now on pick draws among the tokens that the matcher (ashlar/grammar.h, borrowed; NULL: none) allows, chosen before all
+ * other steps; -1 when there is none, or ash_matcher_error says why. The caller tells the matcher what it took. */
+struct ash_matcher;
+ASH_API void ash_sampler_constrain(ash_sampler *s, struct ash_matcher *m);
 
 #ifdef __cplusplus
 }

@@ -3,6 +3,7 @@
  * step sorts the whole vocabulary. */
 #include "ashlar/engine.h"
 #include "base/base.h"
+#include "engine/grammar_int.h"
 
 #include <math.h>
 
@@ -21,6 +22,7 @@ struct ash_sampler {
     int32_t *count;   /* how often each id occurs in the window; NULL without penalties */
     ash_token *ring;  /* the window; NULL when it is everything */
     int32_t ring_n, ring_at;
+    ash_matcher *matcher; /* NULL: no grammar */
 };
 
 ash_sampler_opts ash_sampler_defaults(const ash_gguf *g) {
@@ -160,7 +162,8 @@ static size_t keep_mass(cand *c, size_t n, float p, bool sorted) {
     return kept;
 }
 
-ash_token ash_sampler_pick(ash_sampler *s, const float *logits) {
+/* All candidates with bias and penalties. */
+static size_t candidates(const ash_sampler *s, const float *logits) {
     const ash_sampler_opts *o = &s->o;
     cand *c = s->c;
     size_t n = (size_t)s->n_vocab;
@@ -173,13 +176,48 @@ ash_token ash_sampler_pick(ash_sampler *s, const float *logits) {
             l = l > 0 ? l / o->repeat_penalty : l * o->repeat_penalty;
             c[i].logit = l - (float)s->count[i] * o->frequency_penalty - o->presence_penalty;
         }
+    return n;
+}
+
+/* The candidates that fit the grammar. Where a mask is at hand it decides; else, when only the best k are wanted, the
+ * likeliest are tried one by one, which in a permissive place (inside a string) finds k at once and equals what the
+ * mask would leave. *sorted: they came out best first, and no more than k. */
+static size_t allowed(ash_sampler *s, const float *logits, bool *sorted) {
+    enum { MOST = 256 };
+    size_t n = candidates(s, logits), k = s->o.temperature <= 0 ? 1 : s->o.top_k > 0 ? (size_t)s->o.top_k : 0, kept = 0;
+    const uint64_t *mask = ash_matcher_mask(s->matcher, true);
+    cand *c = s->c;
+    *sorted = false;
+    if (!mask && k && k <= MOST && 4 * k + 64 < n) {
+        n = keep_top(c, n, 4 * k + 64);
+        for (size_t i = 0; i < n && kept < k; i++)
+            if (c[i].logit > -INFINITY && ash_matcher_allows(s->matcher, c[i].id)) c[kept++] = c[i];
+        if (kept == k) return *sorted = true, kept;
+        n = candidates(s, logits); /* too few among them */
+    }
+    if (!mask) mask = ash_matcher_mask(s->matcher, false);
+    if (!mask) return 0;
+    kept = 0;
+    n = ASH_MIN(n, (size_t)s->matcher->gv.n_words * 64); /* a head may be wider than its vocabulary */
+    for (size_t i = 0; i < n; i++)
+        if (mask[i >> 6] >> (i & 63) & 1) c[kept++] = c[i];
+    return kept;
+}
+
+void ash_sampler_constrain(ash_sampler *s, ash_matcher *m) { s->matcher = m; }
+
+ash_token ash_sampler_pick(ash_sampler *s, const float *logits) {
+    const ash_sampler_opts *o = &s->o;
+    cand *c = s->c;
+    bool sorted = false;
+    size_t n = s->matcher ? allowed(s, logits, &sorted) : candidates(s, logits);
+    if (!n) return -1;
     size_t best = 0;
     for (size_t i = 1; i < n; i++)
         if (better(c[i], c[best])) best = i;
     if (o->temperature <= 0 || !isfinite(c[best].logit)) return c[best].id;
     const float max = c[best].logit;
 
-    bool sorted = false;
     if (o->top_k > 0 && (size_t)o->top_k < n) n = keep_top(c, n, (size_t)o->top_k), sorted = true;
     if (o->top_p < 1) n = keep_mass(c, n, ASH_MAX(o->top_p, 0.0f), sorted), sorted = true;
     if (o->min_p > 0) {

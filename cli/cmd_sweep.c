@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 static const char *calib, *types_arg = "IQ4_NL,Q5_0", *table_arg, *im_path, *unit = "tensor", *out_path;
-static int64_t n_ctx = 64, min_chunks = 12, max_chunks = 1024, seed = 1, budget_mem = 512000000;
+static int64_t n_ctx = 32, min_chunks = 16, max_chunks = 2048, seed = 1, budget_mem = 512000000;
 static double until = 0.2;
 static bool dry_run;
 
@@ -18,7 +18,7 @@ static const opt_def options[] = {
     {OPT_STR, 0, "text", "FILE", "The same as --calib.", &calib},
     {OPT_STR, 0, "types", "A,B", "Types to try on every matrix.", &types_arg},
     {OPT_STR, 0, "table-types", "A,B", "Types to try on the embedding and the head.", &table_arg},
-    {OPT_STR, 0, "imatrix", "FILE", "Importance weights for the encoders (default: collected here from 64 chunks of the text).", &im_path},
+    {OPT_STR, 0, "imatrix", "FILE", "Importance weights for the encoders (default: collected here from 32 chunks of the text).", &im_path},
     {OPT_STR, 0, "unit", "tensor|layer|class", "What is knocked down at a time.", &unit},
     {OPT_I64, 0, "ctx", "N", "Tokens per chunk.", &n_ctx},
     {OPT_F64, 0, "until", "R", "Stop a unit when its 95 % half-width is at most R times its mean.", &until},
@@ -109,7 +109,7 @@ static int run(int argc, char **argv) {
     if (dry_run) goto done;
     if (!im) {
         ash_eval_opts eo = ash_eval_defaults();
-        eo.n_chunks = 64;
+        eo.n_chunks = 32;
         eo.n_ctx = (uint32_t)(t.n / 512 ? 512 : t.n < 8 ? 8 : t.n);
         eo.n_threads = g_threads;
         eo.progress = o.progress;

@@ -12,8 +12,8 @@
 fit_effort fit_effort_of(ash_effort e) {
     switch (e) {
     case ASH_EFFORT_QUICK: return (fit_effort){8, 0, 4, 8, 0, false, 0};
-    case ASH_EFFORT_HIGH: return (fit_effort){64, 64, 12, 32, 0.1, true, 2};
-    default: return (fit_effort){24, 24, 6, 16, 0.2, true, 1};
+    case ASH_EFFORT_HIGH: return (fit_effort){64, 128, 12, 32, 0.1, true, 2};
+    default: return (fit_effort){24, 48, 6, 16, 0.2, true, 1};
     }
 }
 

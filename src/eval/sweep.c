@@ -18,7 +18,7 @@ int ash_role_parse(const char *s, size_t n) {
 }
 
 ash_sweep_opts ash_sweep_defaults(void) {
-    return (ash_sweep_opts){.n_ctx = 64, .skip = 8, .min_chunks = 12, .max_chunks = 1024, .until = 0.2, .cpu_level = -1, .seed = 1, .mem_bytes = 512000000};
+    return (ash_sweep_opts){.n_ctx = 32, .skip = 4, .min_chunks = 16, .max_chunks = 2048, .until = 0.2, .cpu_level = -1, .seed = 1, .mem_bytes = 512000000};
 }
 
 ash_sweep_opts ash_sweep_filled(const ash_sweep_opts *o) {
@@ -176,7 +176,7 @@ static uint32_t plan_pass(const ash_sweep_job *j, const uint32_t *act, uint32_t 
             double mean, half;
             unit_stat(j, act[i], &mean, &half);
             double r = half / (j->o.until * mean);
-            want = (uint32_t)ceil(have * (ASH_MIN(1.1 * r * r, 2.2) - 1));
+            want = (uint32_t)ceil(have * (ASH_MIN((have < 64 ? 1.1 : 1.02) * r * r, 2.2) - 1));
             want = ASH_MAX(want, ASH_MAX(least, 3u));
         }
         take[i] = (ash_sweep_take){act[i], ASH_MIN(want, j->o.max_chunks - have)};

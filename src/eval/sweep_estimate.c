@@ -10,8 +10,8 @@
 typedef struct {
     const ash_exec *e;
     ash_dlayer L;
-    const float *x;           /* [T][E] */
-    float *scratch;           /* per thread: reference, a difference, delta.c's scratch; or rows to encode */
+    const float *x; /* [T][E] */
+    float *scratch; /* per thread: reference, a difference, delta.c's scratch; or rows to encode */
     size_t scratch_floats, ref_floats, row;
     int n_delta;
     ash_dtype type;
@@ -20,9 +20,9 @@ typedef struct {
 
 /* Seconds of the parts; those of chunks are with every thread busy, per chunk. */
 typedef struct {
-    double pack;              /* a layer's weights */
-    double ref, delta;        /* a chunk through a layer */
-    double head;              /* a position: logits and support set */
+    double pack;                  /* a layer's weights */
+    double ref, delta;            /* a chunk through a layer */
+    double head;                  /* a position: logits and support set */
     double encode[ASH_DTYPE_MAX]; /* a weight */
 } times;
 
@@ -143,17 +143,21 @@ done:
 }
 
 /* Relative standard deviation over chunks that a unit's ratio to the probes has: share of units, deviation. From 210 units of
- * SmolLM2 135M at IQ4_NL, chunks of 64 tokens; shorter chunks would have more. */
-static const struct { double share, sd; } k_spread[] = {{.1, .20}, {.1, .22}, {.1, .24}, {.1, .27}, {.1, .31},  {.1, .35},
-                                                        {.1, .40}, {.1, .46}, {.1, .56}, {.06, .71}, {.03, .97}, {.01, 1.5}};
+ * SmolLM2 135M at IQ4_NL, chunks of 32 tokens. */
+static const struct {
+    double share, sd;
+} k_spread[] = {{.1, .22}, {.1, .26}, {.1, .30}, {.1, .33}, {.1, .38},  {.1, .43},
+                {.1, .49}, {.1, .58}, {.1, .70}, {.06, .9}, {.03, 1.2}, {.01, 2.0}};
 
 static double chunks_needed(const ash_sweep_opts *o, size_t k) {
-    double n = 2.1 * k_spread[k].sd / o->until;
-    n = n * n;
+    const double n0 = ASH_MAX(o->min_chunks, 24u);
+    double v = (4 * 0.29 + (n0 - 1) * k_spread[k].sd * k_spread[k].sd) / (n0 + 3),
+           n = 2.1 * 2.1 * v / (o->until * o->until) * 1.15; /* as sweep_stat.c; the probe's share */
     return n < o->min_chunks ? o->min_chunks : n > o->max_chunks ? o->max_chunks : n;
 }
 
-ash_status ash_sweep_estimate(ash_sweep_cost *c, const ash_model *m, const ash_sweep_unit *units, size_t n, const ash_sweep_opts *opts, ash_error *err) {
+ash_status ash_sweep_estimate(ash_sweep_cost *c, const ash_model *m, const ash_sweep_unit *units, size_t n, const ash_sweep_opts *opts,
+                              ash_error *err) {
     *c = (ash_sweep_cost){0};
     ash_sweep_opts o = ash_sweep_filled(opts);
     const int T = (int)o.n_ctx;
@@ -177,7 +181,8 @@ ash_status ash_sweep_estimate(ash_sweep_cost *c, const ash_model *m, const ash_s
         for (int r = 0; r < ASH_ROLE_COUNT; r++) {
             const ash_mat *w = units[i].roles & 1u << r ? ash_sweep_mat(m, ASH_MAX(units[i].layer, 0), r) : NULL;
             if (!w) continue;
-            double rows = r < ASH_ROLE_N_LAYER ? (double)w->n_rows * (units[i].layer < 0 ? L : 1) : (double)ASH_MIN(w->n_rows, (int64_t)120000);
+            double rows =
+                r < ASH_ROLE_N_LAYER ? (double)w->n_rows * (units[i].layer < 0 ? L : 1) : (double)ASH_MIN(w->n_rows, (int64_t)120000);
             encode += rows * w->K * t.encode[units[i].type];
             n_weights += rows * w->K;
         }
@@ -202,7 +207,8 @@ ash_status ash_sweep_estimate(ash_sweep_cost *c, const ash_model *m, const ash_s
         }
         if (act < 0.5) break;
         double chunks = longest - least, groups = ASH_MAX(ASH_MIN(ceil(8.0 * n_threads / chunks), floor(act / 16)), 1.0);
-        c->seconds += L * t.pack + act / (double)n * encode + chunks * (L * t.ref * groups + scored * t.head) + takes / (double)n * macs / layer_macs * t.delta;
+        c->seconds += L * t.pack + act / (double)n * encode + chunks * (L * t.ref * groups + scored * t.head) +
+                      takes / (double)n * macs / layer_macs * t.delta;
         c->macs += takes / (double)n * macs;
         c->chunks += takes / (double)n;
         most_takes = ASH_MAX(most_takes, takes);

@@ -7,7 +7,7 @@
 
 /* Three probes knock down ffn_down in a third of the layers each. How much a chunk of text suffers under any knockout is partly a property of
  * the chunk; the probes show it, on many more chunks than the units can afford (sweep_stat.c). One matrix per layer follows the units better
- * than all seven at once (residual deviation 0.31 against 0.33 on SmolLM2 135M), and costs less. */
+ * than all seven at once (residual deviation 0.31 against 0.33 on SmolLM2 135M, chunks of 64 tokens), and costs less. */
 enum { ASH_SWEEP_PROBES = 3, ASH_SWEEP_EXTRA = ASH_SWEEP_PROBES + 2 };
 
 /* Per unit: results so far. Chunk k of every unit is the same text. */
@@ -82,9 +82,9 @@ void ash_sweep_stat(const ash_sweep_book *b, const ash_sweep_unit *u, uint32_t u
 void ash_sweep_pool(ash_sweep_book *b, const ash_sweep_unit *units, int n_layer, uint32_t n_first);
 /* Options with the defaults in place. */
 ash_sweep_opts ash_sweep_filled(const ash_sweep_opts *o);
-enum { ASH_SWEEP_PROBE_CHUNKS = 96, ASH_SWEEP_PROBE_UNITS = 32, /* probes pay when many units share them */
-       ASH_SWEEP_WORTH_A_PASS = 48 /* chunks of single units: a pass has costs of its own, so that few units take more at once */,
-       ASH_SWEEP_PASS_CHUNKS = 256 /* most of a pass */ };
+enum { ASH_SWEEP_PROBE_CHUNKS = 160, ASH_SWEEP_PROBE_UNITS = 32, /* probes pay when many units share them */
+       ASH_SWEEP_WORTH_A_PASS = 96 /* chunks of single units: a pass has costs of its own, so that few units take more at once */,
+       ASH_SWEEP_PASS_CHUNKS = 512 /* most of a pass */ };
 /* Passes until every unit is done, with checkpoints. */
 ash_status ash_sweep_run_job(ash_sweep_job *j, ash_error *err);
 /* Bytes of differences (spillable) of n_takes chunks of single units, and of everything else for a pass over n_chunks. */

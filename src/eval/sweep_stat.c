@@ -1,6 +1,6 @@
 /* sweep_stat.c - a unit's figure from its chunks.
  *
- * Mean. Chunks differ a lot in how much any knockout hurts them (relative standard deviation 0.4 over chunks of 64 tokens, on
+ * Mean. Chunks differ a lot in how much any knockout hurts them (relative standard deviation 0.5 over chunks of 32 tokens, on
  * SmolLM2 135M), and part of that variance is common to all units. The probes measure it on many chunks cheaply, so a unit's mean is
  * also estimated as (its mean / the probe's mean on the same chunks) times the probe's mean on all its chunks: the ratio estimator of
  * double sampling (Cochran, Sampling Techniques, 12.8). The tighter of the two counts.

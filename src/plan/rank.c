@@ -7,7 +7,10 @@
 
 enum { DRAWS = 1000 };
 
-typedef struct { double v; size_t at; } keyed;
+typedef struct {
+    double v;
+    size_t at;
+} keyed;
 
 static int by_value(const void *a, const void *b) {
     double x = ((const keyed *)a)->v, y = ((const keyed *)b)->v;

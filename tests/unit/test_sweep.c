@@ -263,7 +263,7 @@ static bool stop_later(void *ctx, const char *stage, double done, double total, 
 static void probes_agree_with_many_chunks(void **state) {
     (void)state;
     ash_model *m = tiny_model("llama");
-    ash_eval_text t = tiny_text(m, 24 * 4 * 128 + 24, 7);
+    ash_eval_text t = tiny_text(m, 24 * 4 * ASH_SWEEP_PROBE_CHUNKS + 24, 7);
     ash_sweep_unit *u;
     size_t n;
     const ash_dtype types[] = {ASH_Q4_0, ASH_Q5_0};
@@ -293,7 +293,7 @@ static void probes_agree_with_many_chunks(void **state) {
 static void resume_gives_the_same(void **state) {
     (void)state;
     ash_model *m = tiny_model("llama");
-    ash_eval_text t = tiny_text(m, 24 * 4 * 128 + 24, 7); /* enough for probes */
+    ash_eval_text t = tiny_text(m, 24 * 4 * ASH_SWEEP_PROBE_CHUNKS + 24, 7); /* enough for probes */
     ash_sweep_unit *u;
     size_t n;
     const ash_dtype types[] = {ASH_Q4_0, ASH_Q4_1};

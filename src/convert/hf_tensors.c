@@ -10,6 +10,8 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 typedef unsigned long long ull;
 
@@ -474,6 +476,16 @@ static ash_status write_one(ash_hf_plan *p, const out_tensor *t, ash_gguf_writer
     return ASH_OK;
 }
 
+/* The pages of a tensor that is written are not wanted again: what stays resident is one tensor, however large the shards. */
+static void let_go(const out_tensor *t) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    for (size_t i = 0; i < t->n_src; i++) {
+        uintptr_t b = ((uintptr_t)t->src[i]->data + page - 1) / page * page,
+                  e = ((uintptr_t)t->src[i]->data + t->src[i]->n_bytes) / page * page;
+        if (e > b) madvise((void *)b, e - b, MADV_DONTNEED);
+    }
+}
+
 ash_status ash_hf_plan_write(ash_hf_plan *p, ash_gguf_writer *w, const char *stage, ash_error *err) {
     const ash_progress *pr = &p->h->o->progress;
     uint8_t *slab = ash_alloc(SLAB);
@@ -482,6 +494,7 @@ ash_status ash_hf_plan_write(ash_hf_plan *p, ash_gguf_writer *w, const char *sta
         if (pr->fn && !pr->fn(pr->ctx, stage, (double)i, (double)p->n_out, p->out[i].name))
             st = ash_fail(err, ASH_E_CANCELLED, "cancelled; nothing was written");
         if (st == ASH_OK) st = write_one(p, &p->out[i], w, slab, err);
+        let_go(&p->out[i]);
     }
     if (st == ASH_OK && pr->fn) pr->fn(pr->ctx, stage, (double)p->n_out, (double)p->n_out, NULL);
     ash_free(slab);

@@ -1,6 +1,8 @@
 /* safetensors.c - the reader of safetensors.h: header length, JSON, then one check per tensor and one over all ranges. */
 #include "gguf/safetensors.h"
 
+#include "gguf/gguf_int.h"
+
 #include <jansson.h>
 #include <stdlib.h>
 
@@ -71,9 +73,9 @@ static int by_begin(const void *a, const void *b) {
     return strcmp(x->name, y->name);
 }
 
-static int by_name(const void *a, const void *b, void *ctx) {
+static int by_name(const void *ctx, uint32_t a, uint32_t b) {
     const ash_st *s = ctx;
-    return strcmp(s->t[*(const uint32_t *)a].name, s->t[*(const uint32_t *)b].name);
+    return strcmp(s->t[a].name, s->t[b].name);
 }
 
 static ash_status parse(ash_st *s, const uint8_t *p, uint64_t n, ash_error *err) {
@@ -111,7 +113,7 @@ static ash_status parse(ash_st *s, const uint8_t *p, uint64_t n, ash_error *err)
     }
     if (at != n_data) return ash_fail(err, ASH_E_FORMAT, "%llu bytes of data belong to no tensor", (ull)(n_data - at));
     for (size_t i = 0; i < s->n; i++) s->order[i] = (uint32_t)i;
-    qsort_r(s->order, s->n, sizeof *s->order, by_name, s);
+    ash_index_sort(s->order, s->n, by_name, s);
     return ASH_OK;
 }
 

@@ -7,7 +7,7 @@
 #include <jansson.h>
 #include <string.h>
 
-static const char *out_path, *type_name, *name, *pre;
+static const char *out_path, *type_name, *name, *pre, *base;
 static bool vocab_only;
 
 static const opt_def options[] = {
@@ -16,6 +16,7 @@ static const opt_def options[] = {
      &type_name},
     {OPT_STR, 0, "name", "NAME", "The model's name in the file. Default: the folder's name.", &name},
     {OPT_STR, 0, "pre", "NAME", "Pre-tokenizer of a byte-level BPE vocabulary, where it is not recognised.", &pre},
+    {OPT_STR, 0, "base", "MODEL", "The folder is a LoRA adapter (PEFT) of the model in folder MODEL, whose config.json is read.", &base},
     {OPT_FLAG, 0, "vocab-only", NULL, "Write metadata and vocabulary without tensors; enough for `ashlar tokenize`.", &vocab_only},
     {OPT_END, 0, NULL, NULL, NULL, NULL}};
 
@@ -38,8 +39,11 @@ static int print(const ash_convert_result *r) {
         }
         return cli_print_json(o);
     }
-    printf("%s: %s, %s vocabulary of %llu%s%s", out_path, r->arch, r->tokenizer, (unsigned long long)r->n_vocab,
-           *r->pre ? ", pre-tokenizer " : "", r->pre);
+    printf("%s: %s", out_path, r->arch);
+    if (base)
+        printf(" adapter");
+    else
+        printf(", %s vocabulary of %llu%s%s", r->tokenizer, (unsigned long long)r->n_vocab, *r->pre ? ", pre-tokenizer " : "", r->pre);
     if (r->n_tensors)
         printf("; %llu tensors, %.1f M weights, %s", (unsigned long long)r->n_tensors, (double)r->n_weights / 1e6, ash_dtype_name(r->type));
     printf("; %s\n", cli_bytes(r->file_bytes, b));
@@ -68,6 +72,7 @@ static int run(int argc, char **argv) {
     }
     o.name = name;
     o.pre = pre;
+    o.base = base;
     o.vocab_only = vocab_only;
     o.n_threads = g_threads;
     o.progress = cli_progress();
@@ -79,7 +84,7 @@ static int run(int argc, char **argv) {
 
 const ash_cmd cmd_convert = {
     .name = "convert",
-    .usage = "DIR -o OUT.gguf [--type f16|bf16|f32|TYPE]",
+    .usage = "DIR -o OUT.gguf [--type f16|bf16|f32|TYPE] [--base MODEL]",
     .summary = "Turn a Hugging Face model folder into a GGUF file.",
     .details =
         "DIR holds config.json, model.safetensors or its shards, and tokenizer.json, tokenizer.model or vocab.txt; the chat template, the "
@@ -91,6 +96,8 @@ const ash_cmd cmd_convert = {
         "used, known to be needless, or an error that names it; every shape is held against config.json. A pre-tokenizer that is not "
         "recognised "
         "is an error; --pre gpt-2, llama-bpe, qwen2, ... forces one.\n\n"
+        "With --base, the folder is a LoRA adapter (adapter_config.json, adapter_model.safetensors) and becomes a GGUF for `run "
+        "--lora`.\n\n"
         "Memory stays at the mapped files, a few MB and the vocabulary. A quantized type needs room on the disk for the float file, too.",
     .opts = options,
     .min_args = 1,

@@ -17,6 +17,7 @@ typedef struct {
     const char *name; /* general.name; NULL: the folder's name */
     const char *pre;  /* name of the pre-tokenizer where it is not recognised; NULL: recognise */
     bool vocab_only;  /* write metadata and vocabulary, no tensors; config.json may then be absent */
+    const char *base; /* the folder is a LoRA adapter (PEFT) of the model in this folder, of which only config.json is read */
     int n_threads;    /* 0: all usable processors */
     ash_progress progress;
 } ash_convert_opts;

@@ -117,6 +117,7 @@ typedef struct {
     const ash_hf_arch *arch; /* NULL: vocabulary only and no config.json */
     ash_hf_params p;
     ash_buf notes;
+    bool adapter; /* dir holds a LoRA adapter, config.json is the base model's */
 } ash_hf;
 
 void ash_hf_note(ash_hf *h, const char *fmt, ...) ASH_PRINTF(2, 3);

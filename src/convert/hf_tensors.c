@@ -115,7 +115,7 @@ static bool needless(const char *name) {
 }
 
 static const char *bare(const char *name) {
-    static const char *const prefix[] = {"model.", "language_model.", "bert."};
+    static const char *const prefix[] = {"model.", "language_model.", "bert.", "base_model."};
     for (size_t i = 0; i < ASH_ARRAY_LEN(prefix);)
         if (starts(name, prefix[i])) {
             name += strlen(prefix[i]);
@@ -135,7 +135,9 @@ static source *find(const ash_hf_plan *p, const char *name) {
 static ash_status collect(ash_hf_plan *p, ash_error *err) {
     json_t *index = NULL;
     ash_status st;
-    if (ash_hf_exists(p->h->dir, "model.safetensors"))
+    if (p->h->adapter)
+        st = open_shard(p, "adapter_model.safetensors", err);
+    else if (ash_hf_exists(p->h->dir, "model.safetensors"))
         st = open_shard(p, "model.safetensors", err);
     else {
         st = ash_hf_json_file(&index, p->h->dir, "model.safetensors.index.json", ASH_HF_MAX_JSON, err);
@@ -189,6 +191,7 @@ static bool ends(const char *s, const char *with) {
 
 /* Vectors, norms, routers, position and type tables, and what is no ".weight" keep full precision. */
 static bool wants_f32(const out_tensor *t) {
+    if (ends(t->name, ".lora_a") || ends(t->name, ".lora_b")) return false;
     return t->n_dims < 2 || !ends(t->name, ".weight") || ends(t->name, "_norm.weight") || ends(t->name, "ffn_gate_inp.weight") ||
            strcmp(t->name, "position_embd.weight") == 0 || strcmp(t->name, "token_types.weight") == 0;
 }
@@ -272,6 +275,47 @@ static ash_status add_row(ash_hf_plan *p, const ash_hf_row *r, int64_t il, ash_e
     return ASH_OK;
 }
 
+/* An adapter's pair for one matrix: A is rank x columns, B is rows x rank and follows the matrix's order of rows. */
+static ash_status add_pair(ash_hf_plan *p, const ash_hf_row *r, int64_t il, ash_error *err) {
+    static const ash_hf_row plain = {"", "", "", HF_COPY, HF_OPT};
+    char stem[160], name[200];
+    if (strlen(r->shape) != 2 || r->op == HF_STACK || !ends(r->hf, ".weight") || !ash_hf_name(stem, sizeof stem, r->hf, il, 0))
+        return ASH_OK;
+    stem[strlen(stem) - 7] = 0;
+    source *s[2];
+    for (int k = 0; k < 2; k++) {
+        snprintf(name, sizeof name, "%s.lora_%c.weight", stem, "AB"[k]);
+        s[k] = find(p, name);
+    }
+    if (!s[0] && !s[1]) return ASH_OK;
+    if (!s[0] || !s[1]) return ash_fail(err, ASH_E_FORMAT, "tensor %s.lora_%c.weight is missing", stem, s[0] ? 'B' : 'A');
+    const ash_st_tensor *a = s[0]->t, *b = s[1]->t;
+    uint64_t rows = (uint64_t)ash_hf_dim(p->h, r->shape[0], il), cols = (uint64_t)ash_hf_dim(p->h, r->shape[1], il), rank = a->shape[0];
+    if (a->n_dims != 2 || b->n_dims != 2 || a->shape[1] != cols || b->shape[0] != rows || b->shape[1] != rank || rank < 1 ||
+        rank > ASH_MIN(rows, cols))
+        return ash_fail(err, ASH_E_FORMAT, "tensors %.100s.lora_A and .lora_B do not fit a matrix of %llu x %llu", stem, (ull)rows,
+                        (ull)cols);
+    for (int k = 0; k < 2; k++) {
+        int dt = s[k]->t->dtype;
+        if (dt != ASH_F32 && dt != ASH_F16 && dt != ASH_BF16 && dt != ASH_F64)
+            return ash_fail(err, ASH_E_UNSUPPORTED, "tensor %.100s holds %s, which is no float type", s[k]->t->name, s[k]->t->dtype_name);
+        const ash_st_tensor **src = ash_arena_alloc(&p->h->arena, sizeof *src);
+        snprintf(name, sizeof name, "%s.lora_%c", r->gguf, "ab"[k]);
+        out_tensor *t = src ? add_out(p, name, il, err) : NULL;
+        if (!t) return src && err ? err->code : oom(err);
+        src[0] = s[k]->t;
+        s[k]->used = true;
+        t->row = k ? r : &plain;
+        t->src = src;
+        t->n_src = 1;
+        t->n_dims = 2;
+        t->shape[0] = k ? rows : rank;
+        t->shape[1] = k ? rank : cols;
+        t->head = ash_hf_head_dim(p->h, il);
+    }
+    return ASH_OK;
+}
+
 static ash_status add_made(ash_hf_plan *p, const char *name, float *v, int64_t n, ash_error *err) {
     out_tensor *t = add_out(p, name, 0, err);
     if (!t) return err ? err->code : ASH_E_NOMEM;
@@ -329,8 +373,12 @@ static ash_status resolve(ash_hf_plan *p, ash_error *err) {
         for (int64_t il = 0; il < (pass ? h->p.n_layer : 1); il++)
             for (size_t g = 0; g < ASH_ARRAY_LEN(h->arch->groups) && h->arch->groups[g]; g++)
                 for (const ash_hf_row *r = h->arch->groups[g]; r->hf; r++)
-                    if ((strstr(r->hf, "%d") != NULL) == (pass == 1)) ASH_TRY(add_row(p, r, il, err));
-    ASH_TRY(add_rope(p, err));
+                    if ((strstr(r->hf, "%d") != NULL) == (pass == 1))
+                        ASH_TRY(h->adapter ? add_pair(p, r, il, err) : add_row(p, r, il, err));
+    if (!h->adapter)
+        ASH_TRY(add_rope(p, err));
+    else if (!p->n_out)
+        return ash_fail(err, ASH_E_FORMAT, "adapter_model.safetensors holds nothing for the matrices of a %s model", h->arch->gguf);
     size_t left = 0;
     for (size_t i = 0; i < p->n_s; i++) {
         const char *name = p->s[i].name;

@@ -422,6 +422,52 @@ static void test_nomic(void **state) {
     drop();
 }
 
+/* A PEFT adapter gives the tensors of the golden one; half an adapter is refused. */
+static void test_adapter(void **state) {
+    (void)state;
+    char p[600], base[600];
+    ash_error err = {0};
+    ash_convert_result r;
+    ash_convert_opts o = ash_convert_defaults();
+    ash_gguf *g, *h;
+    folder(case_of("llama"));
+    snprintf(p, sizeof p, "%s/convert/lora-llama", root());
+    snprintf(base, sizeof base, "%s/convert/llama", root());
+    o.base = base;
+    if (ash_convert(&r, p, out, &o, &err) != ASH_OK) fail_msg("%s", err.msg);
+    snprintf(p, sizeof p, "%s/golden/llama/lora/adapter.gguf", root());
+    assert_int_equal(ash_gguf_open(&g, p, &err), ASH_OK);
+    assert_int_equal(ash_gguf_open(&h, out, &err), ASH_OK);
+    assert_int_equal(ash_gguf_n_kv(g), ash_gguf_n_kv(h));
+    assert_int_equal(ash_gguf_n_tensors(g), ash_gguf_n_tensors(h));
+    for (size_t i = 0; i < ash_gguf_n_tensors(g); i++) {
+        const ash_gguf_tensor *t = ash_gguf_tensor_at(g, i), *u = ash_gguf_find_tensor(h, t->name);
+        assert_non_null(u);
+        assert_memory_equal(t->ne, u->ne, sizeof t->ne);
+        assert_int_equal(t->type, u->type);
+        assert_memory_equal(t->data, u->data, t->n_bytes);
+    }
+    double alpha = 0;
+    assert_true(ash_gguf_get_f64(h, "adapter.lora.alpha", &alpha) && alpha == 8);
+    ash_gguf_close(g);
+    ash_gguf_close(h);
+    unlink(out);
+    st_writer w = {0};
+    static const float zero[64];
+    st_add(&w, "base_model.model.model.layers.0.mlp.up_proj.lora_A.weight", "F32", (uint64_t[]){1, 64}, 2, zero, sizeof zero);
+    st_write(&w, "adapter_model.safetensors");
+    static const char conf[] = "{\"peft_type\": \"LORA\", \"r\": 1, \"lora_alpha\": 2}",
+                      dora[] = "{\"peft_type\": \"LORA\", \"r\": 1, \"lora_alpha\": 2, \"use_dora\": true}";
+    replace("adapter_config.json", conf, strlen(conf));
+    o.base = dir;
+    assert_int_equal(ash_convert(&r, dir, out, &o, &err), ASH_E_FORMAT);
+    assert_non_null(strstr(err.msg, "layers.0.mlp.up_proj.lora_B.weight is missing"));
+    replace("adapter_config.json", dora, strlen(dora));
+    assert_int_equal(ash_convert(&r, dir, out, &o, &err), ASH_E_UNSUPPORTED);
+    assert_int_equal(access(out, F_OK), -1);
+    drop();
+}
+
 /* Without tokenizer.model the scores come from the merges; the order they imply is the same. */
 static void test_scores_from_merges(void **state) {
     (void)state;
@@ -613,9 +659,15 @@ static void test_out_of_memory(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cases),     cmocka_unit_test(test_shards),      cmocka_unit_test(test_types),
-        cmocka_unit_test(test_text_part), cmocka_unit_test(test_nomic),       cmocka_unit_test(test_scores_from_merges),
-        cmocka_unit_test(test_refusals),  cmocka_unit_test(test_safetensors), cmocka_unit_test(test_out_of_memory)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases),
+                                       cmocka_unit_test(test_shards),
+                                       cmocka_unit_test(test_types),
+                                       cmocka_unit_test(test_text_part),
+                                       cmocka_unit_test(test_nomic),
+                                       cmocka_unit_test(test_adapter),
+                                       cmocka_unit_test(test_scores_from_merges),
+                                       cmocka_unit_test(test_refusals),
+                                       cmocka_unit_test(test_safetensors),
+                                       cmocka_unit_test(test_out_of_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,6 +18,10 @@ const char *cli_cache_dir(void) {
         n = snprintf(dir, sizeof dir, "%s/ashlar", xdg); /* the XDG specification: relative paths are to be ignored */
     else if (home && *home)
         n = snprintf(dir, sizeof dir, "%s/.cache/ashlar", home);
+#ifdef _WIN32
+    else if ((home = getenv("LOCALAPPDATA")) && *home)
+        n = snprintf(dir, sizeof dir, "%s/ashlar/cache", home);
+#endif
     return n > 0 && n < (int)sizeof dir ? dir : NULL;
 }
 

@@ -6,7 +6,9 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#ifndef _WIN32
 #include <sys/resource.h>
+#endif
 #include <time.h>
 
 static int64_t n_prompt = 512, n_gen = 128, reps = 5, batch;

@@ -90,6 +90,9 @@ static int dispatch(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+#ifdef _WIN32
+    ash_win_main(&argc, &argv);
+#endif
     signal(SIGXFSZ, SIG_IGN); /* a file-size limit is then a failed write with a sentence, not a kill */
     int rc = dispatch(argc, argv);
     cli_progress_done();

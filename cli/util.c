@@ -11,7 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#ifndef _WIN32
 #include <sys/ioctl.h>
+#endif
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -69,8 +71,13 @@ static double now(void) {
 bool cli_is_tty(FILE *f) { return isatty(fileno(f)) == 1; }
 
 static int columns(void) {
+#ifdef _WIN32
+    int n = ash_win_columns();
+#else
     struct winsize w;
-    return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 20 ? w.ws_col : 80;
+    int n = ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 ? w.ws_col : 0;
+#endif
+    return n > 20 ? n : 80;
 }
 
 static void clock_text(double s, char *buf, size_t n) {

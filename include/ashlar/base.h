@@ -20,7 +20,9 @@ extern "C" {
 #endif
 
 #define ASH_API __attribute__((visibility("default")))
-#if defined(__clang__) || defined(__GNUC__)
+#if defined(_WIN32) && (defined(__clang__) || defined(__GNUC__))
+#define ASH_PRINTF(f, a) __attribute__((format(gnu_printf, f, a)))
+#elif defined(__clang__) || defined(__GNUC__)
 #define ASH_PRINTF(f, a) __attribute__((format(printf, f, a)))
 #else
 #define ASH_PRINTF(f, a)

@@ -6,10 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#ifdef _WIN32
-#define malloc_usable_size _msize
-#endif
-
 static _Atomic uint64_t g_count;
 static _Atomic uint64_t g_live;       /* bytes of blocks not yet freed */
 static _Atomic uint64_t g_bytes;      /* requested, cumulative */
@@ -35,40 +31,77 @@ uint64_t ash_alloc_count(void) { return atomic_load(&g_count); }
 uint64_t ash_alloc_bytes(void) { return atomic_load(&g_bytes); }
 void ash_alloc_fail_after(uint64_t n) { atomic_store(&g_fail_after, n); }
 
+#ifdef _WIN32
+/* Windows has no aligned block that free() takes, nor a size of a block: both are kept in front of it. */
+typedef struct {
+    void *raw;
+    size_t n;
+} block_head;
+static size_t sys_size(void *p) { return ((block_head *)p)[-1].n; }
+static void *sys_alloc(size_t n, size_t align) {
+    if (n > SIZE_MAX - align - sizeof(block_head)) return NULL;
+    char *raw = malloc(n + align + sizeof(block_head));
+    if (!raw) return NULL;
+    char *p = (char *)(((uintptr_t)raw + sizeof(block_head) + align - 1) & ~(uintptr_t)(align - 1));
+    ((block_head *)(void *)p)[-1] = (block_head){raw, n};
+    return p;
+}
+static void sys_free(void *p) {
+    if (p) free(((block_head *)p)[-1].raw);
+}
+static void *sys_zeroed(size_t n) {
+    void *p = sys_alloc(n, 16);
+    return p ? memset(p, 0, n) : NULL;
+}
+static void *sys_realloc(void *p, size_t n) {
+    void *q = sys_alloc(n, 16);
+    if (!q || !p) return q;
+    memcpy(q, p, ASH_MIN(n, sys_size(p)));
+    sys_free(p);
+    return q;
+}
+#else
+static void *sys_alloc(size_t n, size_t align) {
+    void *p = NULL;
+    if (align <= 16) return malloc(n);
+    return posix_memalign(&p, align, n) == 0 ? p : NULL;
+}
+#define sys_size(p) malloc_usable_size(p)
+#define sys_zeroed(n) calloc(1, n)
+#define sys_realloc(p, n) realloc(p, n)
+#define sys_free(p) free(p)
+#endif
+
 uint64_t ash_alloc_live(void) { return atomic_load(&g_live); }
 
 static void *born(void *p) {
-    if (p) atomic_fetch_add_explicit(&g_live, malloc_usable_size(p), memory_order_relaxed);
+    if (p) atomic_fetch_add_explicit(&g_live, sys_size(p), memory_order_relaxed);
     return p;
 }
 static void gone(void *p) {
-    if (p) atomic_fetch_sub_explicit(&g_live, malloc_usable_size(p), memory_order_relaxed);
+    if (p) atomic_fetch_sub_explicit(&g_live, sys_size(p), memory_order_relaxed);
 }
 
-void *ash_alloc(size_t n) { return should_fail(n) ? NULL : born(malloc(n ? n : 1)); }
+void *ash_alloc(size_t n) { return should_fail(n) ? NULL : born(sys_alloc(n ? n : 1, 16)); }
 void *ash_calloc(size_t n, size_t size) {
     uint64_t total;
     if (ash_mul_ovf(n, size, &total) || should_fail(total)) return NULL;
-    return born(calloc(1, total ? total : 1));
+    return born(sys_zeroed(total ? total : 1));
 }
 void *ash_realloc(void *p, size_t n) {
     if (should_fail(n)) return NULL;
-    size_t old = p ? malloc_usable_size(p) : 0;
-    void *q = realloc(p, n ? n : 1);
+    size_t old = p ? sys_size(p) : 0;
+    void *q = sys_realloc(p, n ? n : 1);
     if (q) {
         atomic_fetch_sub_explicit(&g_live, old, memory_order_relaxed);
         born(q);
     }
     return q;
 }
-void *ash_alloc_aligned(size_t n, size_t align) {
-    if (should_fail(n)) return NULL;
-    void *p = NULL;
-    return posix_memalign(&p, align, n ? n : 1) == 0 ? born(p) : NULL;
-}
+void *ash_alloc_aligned(size_t n, size_t align) { return should_fail(n) ? NULL : born(sys_alloc(n ? n : 1, align)); }
 void ash_free(void *p) {
     gone(p);
-    free(p);
+    sys_free(p);
 }
 
 char *ash_strndup(const char *s, size_t n) {

@@ -65,7 +65,9 @@ uint64_t ash_rd_u64(ash_rd *r);
 float ash_rd_f32(ash_rd *r);
 double ash_rd_f64(ash_rd *r);
 
-/* ---- files (file.c) ---- */
+/* ---- files (file.c, map.c) ---- */
+/* errno as a status and a sentence: "cannot <what> <path>: <why>" */
+ash_status ash_io_fail(ash_error *err, const char *what, const char *path);
 typedef struct { const uint8_t *p; uint64_t n; char *path; } ash_map; /* read-only mapping */
 ash_status ash_map_open(ash_map *m, const char *path, ash_error *err); /* empty file: p NULL, n 0 */
 void ash_map_close(ash_map *m);

@@ -1,52 +1,23 @@
-/* file.c - read-only mappings, whole-file reads, files written beside and renamed, spill memory. */
+/* file.c - whole-file reads, files written beside and renamed. */
 #include "base/base.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-static ash_status io_fail(ash_error *err, const char *what, const char *path) {
+ash_status ash_io_fail(ash_error *err, const char *what, const char *path) {
     int e = errno;
     ash_status code = e == ENOSPC || e == EDQUOT || e == EFBIG ? ASH_E_LIMIT : e == ENOMEM ? ASH_E_NOMEM : ASH_E_IO;
     return ash_fail(err, code, "cannot %s %s: %s", what, path, strerror(e));
 }
 
-ash_status ash_map_open(ash_map *m, const char *path, ash_error *err) {
-    *m = (ash_map){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return io_fail(err, "open", path);
-    struct stat st;
-    ash_status s = ASH_OK;
-    if (fstat(fd, &st) != 0) s = io_fail(err, "stat", path);
-    else if (!S_ISREG(st.st_mode)) s = ash_fail(err, ASH_E_IO, "cannot open %s: not a regular file", path);
-    else if (!(m->path = ash_strdup(path))) s = ash_fail(err, ASH_E_NOMEM, "out of memory opening %s", path);
-    else if (st.st_size > 0) {
-        void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
-        if (p == MAP_FAILED) s = io_fail(err, "map", path);
-        else {
-            m->p = p;
-            m->n = (uint64_t)st.st_size;
-        }
-    }
-    close(fd);
-    if (s != ASH_OK) ash_map_close(m);
-    return s;
-}
-
-void ash_map_close(ash_map *m) {
-    if (m->p) munmap((void *)(uintptr_t)m->p, m->n);
-    ash_free(m->path);
-    *m = (ash_map){0};
-}
-
 ash_status ash_file_read(const char *path, uint64_t limit, ash_buf *out, ash_error *err) {
     bool is_stdin = strcmp(path, "-") == 0;
     int fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return io_fail(err, "open", path);
+    if (fd < 0) return ash_io_fail(err, "open", path);
     ash_status s = ASH_OK;
     ash_buf_reset(out);
     char tmp[1 << 16];
@@ -54,7 +25,7 @@ ash_status ash_file_read(const char *path, uint64_t limit, ash_buf *out, ash_err
         ssize_t n = read(fd, tmp, sizeof tmp);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) {
-            s = io_fail(err, "read", path);
+            s = ash_io_fail(err, "read", path);
             break;
         }
         if (n == 0) break;
@@ -101,7 +72,7 @@ ash_status ash_outfile_open(ash_outfile **out, const char *path, ash_error *err)
     else {
         snprintf(f->tmp, n + 16, "%s.tmp-XXXXXX", path);
         f->fd = mkostemp(f->tmp, O_CLOEXEC);
-        if (f->fd < 0) s = io_fail(err, "create a file beside", path);
+        if (f->fd < 0) s = ash_io_fail(err, "create a file beside", path);
         else {
             mode_t m = umask(0);
             umask(m);
@@ -121,7 +92,7 @@ static ash_status flush(ash_outfile *f, ash_error *err) {
     for (size_t i = 0; i < f->n_buf;) {
         ssize_t k = write(f->fd, f->buf + i, f->n_buf - i);
         if (k < 0 && errno == EINTR) continue;
-        if (k <= 0) return io_fail(err, "write", f->path);
+        if (k <= 0) return ash_io_fail(err, "write", f->path);
         i += (size_t)k;
     }
     f->n_buf = 0;
@@ -144,7 +115,7 @@ ash_status ash_outfile_write(ash_outfile *f, const void *p, size_t n, ash_error 
 
 ash_status ash_outfile_seek(ash_outfile *f, uint64_t pos, ash_error *err) {
     ASH_TRY(flush(f, err));
-    if (lseek(f->fd, (off_t)pos, SEEK_SET) < 0) return io_fail(err, "seek in", f->path);
+    if (lseek(f->fd, (off_t)pos, SEEK_SET) < 0) return ash_io_fail(err, "seek in", f->path);
     f->pos = pos;
     return ASH_OK;
 }
@@ -155,8 +126,10 @@ ash_status ash_outfile_commit(ash_outfile **pf, ash_error *err) {
     ash_outfile *f = *pf;
     *pf = NULL;
     ash_status s = flush(f, err);
-    if (s == ASH_OK && fsync(f->fd) != 0 && errno != EINVAL && errno != EROFS) s = io_fail(err, "sync", f->path);
-    if (s == ASH_OK && rename(f->tmp, f->path) != 0) s = io_fail(err, "rename into place", f->path);
+    if (s == ASH_OK && fsync(f->fd) != 0 && errno != EINVAL && errno != EROFS) s = ash_io_fail(err, "sync", f->path);
+    if (close(f->fd) != 0 && s == ASH_OK) s = ash_io_fail(err, "close", f->path); /* before the rename: Windows moves no open file */
+    f->fd = -1;
+    if (s == ASH_OK && rename(f->tmp, f->path) != 0) s = ash_io_fail(err, "rename into place", f->path);
     if (s == ASH_OK) f->tmp[0] = 0;
     ash_outfile_abort(f);
     return s;
@@ -180,33 +153,4 @@ ash_status ash_file_write_atomic(const char *path, const void *p, size_t n, ash_
         return s;
     }
     return ash_outfile_commit(&f, err);
-}
-
-ash_status ash_spill_map(const char *dir, uint64_t n, void **p, ash_error *err) {
-    *p = NULL;
-    ash_buf path = {0};
-    ash_buf_addf(&path, "%s/.ashlar-spill-XXXXXX", dir && *dir ? dir : ".");
-    if (!ash_buf_ok(&path)) return ash_fail(err, ASH_E_NOMEM, "out of memory");
-    int fd = mkostemp(path.p, O_CLOEXEC);
-    ash_status s = ASH_OK;
-    if (fd < 0) s = io_fail(err, "create", path.p);
-    else {
-        unlink(path.p);
-        int e = posix_fallocate(fd, 0, (off_t)(n ? n : 1)); /* a full disk is found here, not by SIGBUS */
-        if (e) {
-            errno = e;
-            s = io_fail(err, "reserve spill space in", path.p);
-        } else {
-            void *m = mmap(NULL, n ? n : 1, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-            if (m == MAP_FAILED) s = io_fail(err, "map", path.p);
-            else *p = m;
-        }
-        close(fd);
-    }
-    ash_buf_free(&path);
-    return s;
-}
-
-void ash_spill_unmap(void *p, uint64_t n) {
-    if (p) munmap(p, n ? n : 1);
 }

@@ -55,20 +55,32 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static ash_cpu_level g_level;
 static char g_model[128] = "unknown";
 
+/* What the processor (x86: brand string of CPUID leaves 0x80000002-4) or the board's device tree calls itself. */
+static void read_model(void) {
+    char text[128] = "";
+#if defined(__x86_64__)
+    unsigned r[12] = {0};
+    bool ok = true;
+    for (unsigned i = 0; i < 3; i++) ok = ok && __get_cpuid(0x80000002u + i, r + 4 * i, r + 4 * i + 1, r + 4 * i + 2, r + 4 * i + 3);
+    if (ok) memcpy(text, r, sizeof r);
+#else
+    FILE *f = fopen("/proc/device-tree/model", "re");
+    if (f) {
+        text[fread(text, 1, sizeof text - 1, f)] = 0;
+        fclose(f);
+    }
+#endif
+    size_t n = strlen(text), at = strspn(text, " ");
+    while (n > at && text[n - 1] == ' ') n--;
+    if (n > at) snprintf(g_model, sizeof g_model, "%.*s", (int)(n - at), text + at);
+}
+
 static void init(void) {
     g_level = hardware();
     const char *e = getenv("ASHLAR_CPU");
     ash_cpu_level mask;
     if (e && ash_cpu_level_parse(e, &mask) && mask < g_level) g_level = mask;
-    FILE *f = fopen("/proc/cpuinfo", "re");
-    char line[256];
-    while (f && fgets(line, sizeof line, f))
-        if (strncmp(line, "model name", 10) == 0) {
-            char *c = strchr(line, ':');
-            if (c) snprintf(g_model, sizeof g_model, "%.*s", (int)strcspn(c + 2, "\n"), c + 2);
-            break;
-        }
-    if (f) fclose(f);
+    read_model();
 }
 
 ash_cpu_level ash_cpu_detect(void) {
@@ -81,11 +93,13 @@ const char *ash_cpu_model(void) {
     return g_model;
 }
 
+#ifndef _WIN32 /* there: sys_win.c */
 int ash_cpu_count(void) {
     cpu_set_t set;
     int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
     return n < 1 ? 1 : n;
 }
+#endif
 
 double ash_now(void) {
     struct timespec t;

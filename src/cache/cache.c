@@ -59,8 +59,9 @@ static uint64_t folder_bytes(const char *path) {
     uint64_t sum = 0;
     DIR *d = opendir(path);
     struct stat sb;
+    char p[MAX_PATH];
     for (struct dirent *e; d && (e = readdir(d));)
-        if (fstatat(dirfd(d), e->d_name, &sb, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(sb.st_mode)) sum += (uint64_t)sb.st_size;
+        if (path_of(p, sizeof p, path, e->d_name, "") && lstat(p, &sb) == 0 && S_ISREG(sb.st_mode)) sum += (uint64_t)sb.st_size;
     if (d) closedir(d);
     return sum;
 }

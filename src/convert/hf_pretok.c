@@ -24,6 +24,8 @@
     "?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define GPT2 "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 #define GPT2_LONG "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+#define DEEPSEEK3                                                                                                                          \
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"
 #define SPLIT(re) "split(" re ",Isolated)"
 #define REMOVED(re) "split(" re ",Removed,inverted)"
 #define BYTES ">bytes"
@@ -50,6 +52,7 @@ static const struct {
     {"deepseek-llm", NULL},
     {"deepseek-coder", NULL},
     {"deepseek-r1-qwen", NULL},
+    {"deepseek-v3", SPLIT("\\p{N}{1,3}") SPLIT("[\xe4\xb8\x80-\xe9\xbe\xa5\xe3\x81\x80-\xe3\x82\x9f\xe3\x82\xa0-\xe3\x83\xbf]+") SPLIT(DEEPSEEK3) BYTES},
 };
 
 const char *ash_convert_pre(int i) {

@@ -21,7 +21,8 @@ typedef struct {
     json_t *tok, *conf, *special, *added, *vocab_json; /* tokenizer.json, tokenizer_config.json, special_tokens_map.json, ... */
     const json_t *model;                               /* of tokenizer.json */
     ash_map spm;
-    int64_t id_end; /* ids are below this: a lying one must not make us allocate */
+    ash_buf strip[2]; /* int32_t ids of tokens that take the white space before, after them along */
+    int64_t id_end;   /* ids are below this: a lying one must not make us allocate */
     ash_error *err;
 } job;
 
@@ -330,6 +331,11 @@ static ash_status add_one(job *j, int64_t id, const json_t *o, const char *where
                 q[k++] = s.p[i];
         s = (ash_str){q, k};
     }
+    static const char *const sides[] = {"lstrip", "rstrip"};
+    for (int k = 0; k < 2; k++) { /* the two files say the same */
+        int32_t t = (int32_t)id;
+        if (ash_hf_bool(o, sides[k], false) && (!j->tok || strcmp(where, "tokenizer.json") == 0)) ash_buf_add(&j->strip[k], &t, sizeof t);
+    }
     return put(j, id, s, type, -1000, where);
 }
 
@@ -599,7 +605,18 @@ static ash_status write_vocab(job *j, ash_gguf_writer *w) {
         if (v->charsmap.n)
             ASH_TRY(ash_gguf_set_array(w, "tokenizer.ggml.precompiled_charsmap", ASH_GV_U8, v->charsmap.p, v->charsmap.n, err));
     }
-    if (strcmp(v->model, "bert") == 0) ASH_TRY(ash_gguf_set_bool(w, "tokenizer.ggml.normalizer.lowercase", v->lowercase != 0, err));
+    if (strcmp(v->model, "bert") == 0) {
+        const json_t *accents = json_object_get(part(json_object_get(j->tok, "normalizer"), "BertNormalizer", 0), "strip_accents");
+        ASH_TRY(ash_gguf_set_bool(w, "tokenizer.ggml.normalizer.lowercase", v->lowercase != 0, err));
+        if (json_is_boolean(accents) && json_is_true(accents) != (v->lowercase != 0))
+            ASH_TRY(ash_gguf_set_bool(w, "tokenizer.ggml.normalizer.strip_accents", json_is_true(accents), err));
+    }
+    for (int k = 0; k < 2; k++) { /* GGUF has no key for this, so ours (docs/howto/add-tokenizer.md) */
+        if (!ash_buf_ok(&j->strip[k])) return oom(err);
+        if (j->strip[k].n)
+            ASH_TRY(ash_gguf_set_array(w, k ? "ashlar.tokenizer.rstrip" : "ashlar.tokenizer.lstrip", ASH_GV_I32, j->strip[k].p,
+                                       j->strip[k].n / sizeof(int32_t), err));
+    }
     return ASH_OK;
 }
 
@@ -633,6 +650,8 @@ done:
     json_decref(j.special);
     json_decref(j.added);
     ash_map_close(&j.spm);
+    ash_buf_free(&j.strip[0]);
+    ash_buf_free(&j.strip[1]);
     ash_free(j.v.text);
     ash_free(j.v.type);
     ash_free(j.v.score);

@@ -1,7 +1,8 @@
 /* wordpiece.c - BERT's tokenizer: normalise, split at white space and punctuation, then each word into the
  * longest pieces there are, from left to right; a word that cannot be is one unknown token.
  *
- * As huggingface/tokenizers does it (BertNormalizer, BertPreTokenizer, WordPiece). In a GGUF a piece that
+ * As huggingface/tokenizers does it (BertNormalizer, BertPreTokenizer, WordPiece), with Unicode 15 where it has
+ * older tables (some hundred marks of rare scripts are punctuation here and not there). In a GGUF a piece that
  * begins a word carries U+2581 and one inside a word nothing ("##" is stripped), so with U+2581 as a space
  * the first piece of "word" is looked up as " w...", the others as they are. */
 #include <utf8proc.h>
@@ -15,7 +16,6 @@ static bool is_control(uint32_t c) {
     switch (utf8proc_category((utf8proc_int32_t)c)) {
     case UTF8PROC_CATEGORY_CC:
     case UTF8PROC_CATEGORY_CF:
-    case UTF8PROC_CATEGORY_CN:
     case UTF8PROC_CATEGORY_CO: return true;
     default: return false;
     }

@@ -122,7 +122,7 @@ static void check_ids(const char *what, const char *text, json_t *want, const as
 
 static void test_golden(void **s) {
     (void)s;
-    static const char *const names[] = {"golden-llama", "golden-gemma3", "golden-qwen3", "golden-bert", "golden-gemma4-e", "golden-phi3"};
+    static const char *const names[] = {"golden-llama", "golden-gemma3", "golden-qwen3", "golden-bert", "golden-gemma4-e", "golden-phi3", "golden-t5"};
     for (size_t m = 0; m < ASH_ARRAY_LEN(names); m++) {
         char name[64];
         snprintf(name, sizeof name, "%s.gguf", names[m]);
@@ -592,6 +592,45 @@ static void test_pretok(void **s) {
     for (size_t i = 0; i < ASH_ARRAY_LEN(others); i++) words(others[i], "a b", "a| b");
 }
 
+/* ---- white space that goes with a special token ---- */
+static void test_strip(void **s) {
+    (void)s;
+    static const struct { const char *text; int n, want[8]; } cases[] = {
+        {"a <x>  b", 4, {0, 3, 4, 1}},       {"a <y> \n b", 4, {0, 4, 5, 1}}, {"a<x><y>b", 4, {0, 3, 5, 1}},
+        {" \xe3\x80\x80<x>", 1, {3}},        {"<y> \xe3\x80\x80", 1, {5}},   {"<y> <x>", 2, {5, 3}},
+    };
+    char path[] = "/tmp/ash-vocab-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    ash_gguf_writer *w;
+    ash_str t[] = {{"a", 1}, {"b", 1}, {"c", 1}, {"<x>", 3}, {"\xc4\xa0", 2}, {"<y>", 3}, {"<z>", 3}};
+    int32_t types[] = {1, 1, 1, 3, 1, 3, 3}, left = 3, right = 5;
+    assert_int_equal(ash_gguf_writer_new(&w, NULL), ASH_OK);
+    ash_gguf_set_str(w, "tokenizer.ggml.model", "gpt2", 4, NULL);
+    ash_gguf_set_str(w, "tokenizer.ggml.pre", "gpt-2", 5, NULL);
+    ash_gguf_set_str_array(w, "tokenizer.ggml.tokens", t, ASH_ARRAY_LEN(t), NULL);
+    ash_gguf_set_str_array(w, "tokenizer.ggml.merges", t, 0, NULL);
+    ash_gguf_set_array(w, "tokenizer.ggml.token_type", ASH_GV_I32, types, ASH_ARRAY_LEN(t), NULL);
+    ash_gguf_set_array(w, "ashlar.tokenizer.lstrip", ASH_GV_I32, &left, 1, NULL);
+    ash_gguf_set_array(w, "ashlar.tokenizer.rstrip", ASH_GV_I32, &right, 1, NULL);
+    assert_int_equal(ash_gguf_writer_begin(w, path, NULL), ASH_OK);
+    assert_int_equal(ash_gguf_writer_finish(w, NULL), ASH_OK);
+    ash_gguf_writer_free(w);
+    voc v = load_path(path);
+    unlink(path);
+    for (size_t i = 0; i < ASH_ARRAY_LEN(cases); i++) {
+        size_t k, m = 0;
+        ash_token *ids = tok(v.v, cases[i].text, strlen(cases[i].text), ASH_TOKENIZE_SPECIAL, &k);
+        for (size_t q = 0; q < k; q++) /* two spaces in a row are two tokens; count them once */
+            if (q == 0 || ids[q] != 4 || ids[q - 1] != 4) ids[m++] = ids[q];
+        assert_int_equal(m, cases[i].n);
+        for (size_t q = 0; q < m; q++) assert_int_equal(ids[q], cases[i].want[q]);
+        ash_tokens_free(ids);
+    }
+    drop(&v);
+}
+
 /* ---- broken keys ---- */
 typedef struct { const char *model, *pre; const char *tokens[8]; int n; const char *merges[4]; int n_merges; float scores[8]; int n_scores; int32_t types[8]; int eos; } keys;
 
@@ -683,7 +722,7 @@ static void test_broken(void **s) {
 /* ---- out of memory at every allocation ---- */
 static void test_oom(void **s) {
     (void)s;
-    static const char *const names[] = {"golden-llama.gguf", "golden-gemma3.gguf", "golden-qwen3.gguf", "golden-bert.gguf", "golden-gemma4-e.gguf"};
+    static const char *const names[] = {"golden-llama.gguf", "golden-gemma3.gguf", "golden-qwen3.gguf", "golden-bert.gguf", "golden-gemma4-e.gguf", "golden-t5.gguf"};
     ash_buf text = {0};
     for (int i = 0; i < 40; i++) ash_buf_adds(&text, "Hello w\xc3\xb6rld, 12 e\xcc\x81 \xff ");
     for (int i = 0; i < 900; i++) ash_buf_adds(&text, "abcabc"); /* a long word */
@@ -722,7 +761,7 @@ int main(void) {
         cmocka_unit_test(test_vectors),       cmocka_unit_test(test_golden),  cmocka_unit_test(test_real_gemma),
         cmocka_unit_test(test_lossless),      cmocka_unit_test(test_stream),  cmocka_unit_test(test_missing_bytes),
         cmocka_unit_test(test_special),       cmocka_unit_test(test_long),    cmocka_unit_test(test_long_equals_short),
-        cmocka_unit_test(test_long_merge),   cmocka_unit_test(test_odd_vocab),    cmocka_unit_test(test_pretok),
+        cmocka_unit_test(test_long_merge),   cmocka_unit_test(test_odd_vocab),    cmocka_unit_test(test_pretok),       cmocka_unit_test(test_strip),
         cmocka_unit_test(test_broken),        cmocka_unit_test(test_oom),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -138,8 +138,10 @@ static void bench_attn(const ash_kern *k) {
         double mac = 0;
         for (int t = 0; t < nq; t++) lo[t] = 0, hi[t] = n - nq + t + 1, mac += 2.0 * hd * group * hi[t];
         void *base = f16 ? (void *)h : (void *)kv;
-        ash_attn a = {.f16 = f16, .hd = hd, .n_seg = 1, .group = group, .n_q = nq, .q = q, .ldq = group * hd, .out = o, .ldo = group * hd,
-                      .lo = lo, .hi = hi, .scale = 0.1f, .seg = {{base, (char *)base + (size_t)(n * hd) * (f16 ? 2 : 4), hd, hd, n}}};
+        const ash_keys_form form = f16 ? ASH_KEYS_F16 : ASH_KEYS_F32;
+        ash_attn a = {.hd = hd, .n_k = 1, .n_v = 1, .group = group, .n_q = nq, .q = q, .ldq = group * hd, .out = o, .ldo = group * hd,
+                      .lo = lo, .hi = hi, .scale = 0.1f, .k = {{form, base, hd, n, 0}},
+                      .v = {{form, (char *)base + (size_t)(n * hd) * (f16 ? 2 : 4), hd, n, 0}}};
         void *scratch = ash_alloc_aligned(ash_attn_scratch_bytes(hd, group, n), 64);
         double t;
         TIME(t, ash_attn_run(k, &a, scratch));

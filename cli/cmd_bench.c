@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include "ashlar/engine.h"
+#include "model_args.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -11,15 +12,17 @@
 #endif
 #include <time.h>
 
-static int64_t n_prompt = 512, n_gen = 128, reps = 5, batch;
+static int64_t n_prompt = 512, n_gen = 128, reps = 5, batch, depth;
 static bool exact;
 
 static const opt_def options[] = {
     {OPT_I64, 'p', "prompt", "N", "Tokens of the prompt; 0 leaves prefill out.", &n_prompt},
     {OPT_I64, 'n', "gen", "N", "Tokens generated one by one; 0 leaves decode out.", &n_gen},
+    {OPT_I64, 'd', "depth", "N", "Tokens in the context when decoding begins.", &depth},
     {OPT_I64, 'r', "reps", "N", "Repetitions; the median is reported.", &reps},
     {OPT_I64, 'b', "batch", "N", "Tokens per pass of the prefill (default 512).", &batch},
     {OPT_FLAG, 0, "exact", NULL, "Float32 activations and KV cache instead of the everyday path.", &exact},
+    CLI_CACHE_OPTIONS,
     {OPT_END, 0, NULL, NULL, NULL, NULL}};
 
 static double now(void) {
@@ -48,7 +51,9 @@ static ash_status measure(const char *path, ash_model **mo, ash_session **so, fi
     double t0 = now();
     ASH_TRY(ash_model_load(mo, path, err));
     ash_session_opts o = ash_session_defaults();
-    o.n_ctx = (uint32_t)(n_prompt + n_gen + 1);
+    const int64_t n_ids = n_prompt > depth ? n_prompt : depth;
+    ASH_TRY(cli_cache_types(&o.cache_k, &o.cache_v, err));
+    o.n_ctx = (uint32_t)(n_ids + n_gen + 1);
     o.n_batch = (uint32_t)batch;
     o.n_threads = g_threads;
     o.precision = exact ? ASH_PREC_EXACT : ASH_PREC_FAST;
@@ -56,10 +61,10 @@ static ash_status measure(const char *path, ash_model **mo, ash_session **so, fi
     f->load_ms = 1e3 * (now() - t0);
     ash_session *s = *so;
     const uint32_t V = (uint32_t)ash_model_n_vocab(*mo);
-    ash_token *t = malloc((size_t)(n_prompt + 1) * sizeof *t);
-    if (!t) return ash_fail(err, ASH_E_NOMEM, "out of memory for %lld tokens", (long long)n_prompt);
+    ash_token *t = malloc((size_t)(n_ids + 1) * sizeof *t);
+    if (!t) return ash_fail(err, ASH_E_NOMEM, "out of memory for %lld tokens", (long long)n_ids);
     uint32_t x = 12345;
-    for (int64_t i = 0; i <= n_prompt; i++) t[i] = (ash_token)((x = x * 1664525u + 1013904223u) % V);
+    for (int64_t i = 0; i <= n_ids; i++) t[i] = (ash_token)((x = x * 1664525u + 1013904223u) % V);
 
     ash_status st = ash_session_sync(s, t, 1, NULL, err); /* the first token after start; also warms the file's pages */
     f->first_ms = 1e3 * (now() - t0);
@@ -72,8 +77,8 @@ static ash_status measure(const char *path, ash_model **mo, ash_session **so, fi
             if (st == ASH_OK) st = ash_session_sync(s, t, (size_t)n_prompt, NULL, err);
             f->prefill[r] = (double)n_prompt / (now() - b);
         }
-        if (n_gen > 0 && st == ASH_OK) { /* from an empty context, as llama-bench does */
-            st = ash_session_rewind(s, 0, err);
+        if (n_gen > 0 && st == ASH_OK) { /* from an empty context, or from `depth` tokens, as llama-bench does */
+            st = depth ? ash_session_sync(s, t, (size_t)depth, NULL, err) : ash_session_rewind(s, 0, err);
             double b = now();
             for (int64_t i = 0; i < n_gen && st == ASH_OK; i++) {
                 x = x * 1664525u + 1013904223u;
@@ -114,6 +119,7 @@ static int run(int argc, char **argv) {
     (void)argc;
     if (n_prompt < 0 || n_prompt > 1 << 24 || n_gen < 0 || n_gen > 1 << 24 || n_prompt + n_gen == 0)
         return cli_usage("-p and -n must be 0 to 16777216, and not both 0");
+    if (depth < 0 || depth > 1 << 24) return cli_usage("--depth must be 0 to 16777216");
     if (reps < 1 || reps > 1000) return cli_usage("-r must be 1 to 1000");
     if (batch < 0 || batch > 65536) return cli_usage("--batch must be 1 to 65536");
     ash_error err = {0};
@@ -132,7 +138,7 @@ static int run(int argc, char **argv) {
 const ash_cmd cmd_bench = {.name = "bench",
                            .usage = "MODEL [-p 512] [-n 128] [-r 5]",
                            .summary = "Measure prefill and decode speed, load time and memory of a model.",
-                           .details = "Prefill is one prompt of -p tokens from an empty context, decode is -n tokens one by one from an empty context. "
+                           .details = "Prefill is one prompt of -p tokens from an empty context, decode is -n tokens one by one, from an empty context or after --depth tokens. "
                                       "The median of -r repetitions is reported; load counts mapping and binding the file and making a session.",
                            .opts = options,
                            .min_args = 1,

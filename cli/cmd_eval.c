@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include "ashlar/eval.h"
+#include "model_args.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -23,6 +24,7 @@ static const opt_def options[] = {
     {OPT_I64, 0, "chunks", "N", "Chunks to measure (default: all).", &n_chunks},
     {OPT_I64, 0, "seed", "N", "Seed of the bootstrap.", &seed},
     {OPT_FLAG, 0, "fast", NULL, "8-bit activations, as in everyday runs (default: float32).", &fast},
+    CLI_CACHE_OPTIONS,
     {OPT_END, 0, NULL, NULL, NULL, NULL}};
 
 static json_t *est(ash_est e) {
@@ -45,6 +47,8 @@ static int print_json(const char *model, const ash_eval_text *t, const ash_eval_
     json_object_set_new(o, "model", json_string(model));
     json_object_set_new(o, "text_sha256", *sha ? json_string(sha) : json_null());
     json_object_set_new(o, "precision", json_string(fast ? "fast" : "exact"));
+    if (g_cache_k) json_object_set_new(o, "cache_k", json_string(g_cache_k));
+    if (g_cache_v) json_object_set_new(o, "cache_v", json_string(g_cache_v));
     json_object_set_new(o, "n_ctx", json_integer(r->n_ctx));
     json_object_set_new(o, "n_chunks", json_integer(r->n_chunks));
     json_object_set_new(o, "n_scored", json_integer((json_int_t)r->n_scored));
@@ -116,6 +120,7 @@ static int run(int argc, char **argv) {
     o.seed = (uint64_t)seed;
     o.precision = fast ? ASH_PREC_FAST : ASH_PREC_EXACT;
     o.progress = cli_progress();
+    ASH_TRY_GOTO(cli_cache_types(&o.cache_k, &o.cache_v, &err), done);
     bool need_text = true;
     ASH_TRY_GOTO(ash_model_load(&m, argv[0], &err), done);
     if (ref_path && !is_gguf(ref_path)) {

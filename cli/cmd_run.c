@@ -26,6 +26,7 @@ static const opt_def options[] = {
     {OPT_FLAG, 0, "raw", NULL, "Continue the text as it is, without the chat template.", &raw},
     {OPT_I64, 'n', "predict", "N", "Stop after N tokens (default: at the end of the answer or of the context).", &n_predict},
     {OPT_I64, 'c', "ctx", "N", "Tokens of context (default: the model's, at most 4096).", &ctx},
+    CLI_CACHE_OPTIONS,
     {OPT_I64, 's', "seed", "N", "Seed of the draw (default: the clock).", &seed},
     {OPT_F64, 0, "temp", "T", "Temperature; 0 takes the likeliest token (default 0.8, or the file's).", &temp},
     {OPT_I64, 0, "top-k", "K", "Draw among the K likeliest; 0: all (default 40, or the file's).", &top_k},
@@ -438,6 +439,7 @@ static ash_status set_up(chat *c, const char *path, ash_error *err) {
     if (!c->v) return err->code;
     ash_session_opts o = ash_session_defaults();
     o.n_ctx = (uint32_t)ctx;
+    ASH_TRY(cli_cache_types(&o.cache_k, &o.cache_v, err));
     o.n_threads = g_threads;
     ASH_TRY(cli_loras_load(&c->loras, &lora_args, c->m, &o, err));
     ASH_TRY(ash_session_new(&c->s, c->m, &o, err));

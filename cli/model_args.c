@@ -57,3 +57,12 @@ void cli_loras_free(cli_loras *l) {
     for (int i = 0; i < l->n; i++) ash_adapter_free(l->a[i]);
     l->n = 0;
 }
+
+const char *g_cache_k, *g_cache_v;
+
+ash_status cli_cache_types(ash_kv_type *k, ash_kv_type *v, ash_error *err) {
+    *k = *v = ASH_KV_AUTO;
+    const char *bad = g_cache_k && !ash_kv_type_parse(g_cache_k, k) ? g_cache_k : g_cache_v && !ash_kv_type_parse(g_cache_v, v) ? g_cache_v : NULL;
+    if (bad) return ash_fail(err, ASH_E_USAGE, "\"%s\" is no type of a KV cache; there are f32, f16, q8_0, q4_0", bad);
+    return ASH_OK;
+}

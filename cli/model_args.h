@@ -20,4 +20,14 @@ typedef struct {
 ash_status cli_loras_load(cli_loras *l, const opt_list *args, ash_model *m, ash_session_opts *o, ash_error *err);
 void cli_loras_free(cli_loras *l);
 
+/* Options of verbs that make a session: types of the KV cache, under our names and llama.cpp's. */
+extern const char *g_cache_k, *g_cache_v;
+#define CLI_CACHE_OPTIONS                                                                                                          \
+    {OPT_STR, 0, "ctk", "TYPE", "Type of the cached keys: f32, f16, q8_0, q4_0 (default: f16, or f32 where all is float32).", &g_cache_k}, \
+    {OPT_STR, 0, "ctv", "TYPE", "Type of the cached values.", &g_cache_v},                                                         \
+    {OPT_STR, 0, "cache-type-k", "TYPE", "The same as --ctk.", &g_cache_k},                                                        \
+    {OPT_STR, 0, "cache-type-v", "TYPE", "The same as --ctv.", &g_cache_v}
+/* What they say; a name that is none is an error. */
+ash_status cli_cache_types(ash_kv_type *k, ash_kv_type *v, ash_error *err);
+
 #endif

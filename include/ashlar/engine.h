@@ -15,6 +15,18 @@ typedef enum {
     ASH_PREC_FAST = 1   /* 8-bit activations per 32 values, float16 KV: the everyday path */
 } ash_precision;
 
+/* How keys and values are kept. Quantized ones (about 8.5 and 4.5 bits) keep the first 32 and the current 64 positions in
+ * float16; docs/formats/kv-cache.md. */
+typedef enum {
+    ASH_KV_AUTO = 0, /* as the precision says */
+    ASH_KV_F32 = 1,
+    ASH_KV_F16 = 2,
+    ASH_KV_Q8_0 = 3,
+    ASH_KV_Q4_0 = 4
+} ash_kv_type;
+ASH_API const char *ash_kv_type_name(ash_kv_type t);             /* "auto", "f32", "f16", "q8_0", "q4_0" */
+ASH_API bool ash_kv_type_parse(const char *s, ash_kv_type *t);   /* false: no such name */
+
 typedef struct {
     uint32_t n_ctx;            /* 0: the model's training context, at most 4096 */
     uint32_t n_batch;          /* tokens per forward pass; 0: the largest of 512, 256, 128, 64 whose activations fit in 32 MiB */
@@ -25,6 +37,7 @@ typedef struct {
     const ash_adapter *const *adapters; /* LoRA adapters of this model, all applied; they must outlive the session */
     const float *adapter_scales;        /* one each; NULL: 1 */
     int n_adapters;            /* at most 64 */
+    ash_kv_type cache_k, cache_v; /* of keys and of values; encoders keep none */
 } ash_session_opts;
 ASH_API ash_session_opts ash_session_defaults(void);
 

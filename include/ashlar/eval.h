@@ -38,6 +38,7 @@ typedef struct {
     uint32_t n_chunks;     /* 0: as many as the text gives */
     int n_threads;         /* 0: all usable processors */
     ash_precision precision; /* of the model under test; references are always exact */
+    ash_kv_type cache_k, cache_v; /* KV cache of the model under test */
     int cpu_level;         /* -1: best available */
     uint64_t seed;         /* of the bootstrap */
     uint64_t mem_bytes;    /* budget for activations and logits; 0: 512 MiB */

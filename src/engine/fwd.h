@@ -5,11 +5,20 @@
 
 #include "engine/layer.h"
 
-/* K and V of one layer: [n_head_kv][cap][head_dim] halves or floats; position p lives in slot p % cap. */
+/* K or V of one layer; kv.h says how quantized ones are kept. */
 typedef struct {
-    void *k, *v;
+    ash_keys_form form;
+    char *p;        /* plain: [n_head_kv][cap][head_dim], position q in slot q % cap; quantized: [n_head_kv][cap / 32] blocks */
+    size_t block;   /* quantized: bytes of a block; 0: plain */
+    uint16_t *sink; /* quantized: [n_head_kv][32][head_dim] halves of positions below 32 */
+    uint16_t *tail; /* quantized: [n_head_kv][64][head_dim] halves of the last 64 positions, q in slot q % 64 */
+    float *fresh;   /* quantized and lent: the batch's rows [n_batch][n_head_kv * head_dim]; NULL: they are in ash_fwd.kk, .vv */
+} ash_kv_half;
+typedef struct {
+    ash_kv_half k, v;
     int cap;
 } ash_kv;
+enum { ASH_KV_SINK = 32, ASH_KV_SPAN = 64 };
 
 typedef enum {
     ASH_MM_EXACT, /* float32 activations on the file's matrices */
@@ -41,7 +50,6 @@ typedef struct ash_fwd {
     const ash_kern *k;
     ash_pool *pool;                /* NULL: calling thread */
     ash_mm_mode mode;
-    bool kv_f16;
     const float *const *packed;    /* ASH_MM_PACKED: by role, of the layer being run */
     ash_layer_tap tap;
     void *tap_ctx;
@@ -82,6 +90,9 @@ void ash_fwd_ple_inputs(ash_fwd *f, int n_tok);
  * waits in f->y (-1: none) and is added first. Only tokens from `first` on are carried past the K/V store (the
  * last layers of a prompt need its last token only). Leaves the attention output, not yet added, in f->y. */
 void ash_fwd_attn(ash_fwd *f, int il, const ash_kv *kv, int pos0, int n_tok, int first, int pending);
+/* The batch's last rows of a quantized layer into its sink and tail. ash_fwd_attn does it for layers that lend to none; for
+ * the others it is done when the whole batch has passed. */
+void ash_fwd_kv_commit(ash_fwd *f, int il, const ash_kv *kv, int pos0, int n_tok);
 /* FFN half, and the per-layer embedding stage where there is one, for tokens [first, n_tok). attn_pending: f->y holds the
  * attention output of this layer. Leaves the last output, not yet added, in f->y. */
 void ash_fwd_ffn(ash_fwd *f, int il, int n_tok, int first, bool attn_pending);

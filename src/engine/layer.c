@@ -44,6 +44,10 @@ size_t ash_layer_state_floats(const ash_model *m, int n_tok) {
     return x_floats(m, n_tok) + ple_floats(m, n_tok) + lent_before(m, m->hp.n_layer, n_tok);
 }
 
+static ash_kv plain_kv(float *k, size_t half, int cap) {
+    return (ash_kv){{.form = ASH_KEYS_F32, .p = (char *)k}, {.form = ASH_KEYS_F32, .p = (char *)(k + half)}, cap};
+}
+
 /* scratch: attention, K, V, unpacking, then the pass' buffers; x and ple are the state's. */
 static ash_kv place(ash_fwd *f, const ash_model *m, const ash_kern *k, int layer, const float *const *packed, float *x, int n_tok,
                     float *scratch, ash_layer_tap tap, void *ctx) {
@@ -52,7 +56,7 @@ static ash_kv place(ash_fwd *f, const ash_model *m, const ash_kern *k, int layer
     f->rope_long = m->hp.rope_long_after && n_tok > m->hp.rope_long_after;
     f->attn_scratch = (char *)scratch;
     scratch += attn_floats(m, n_tok);
-    ash_kv kv = {scratch, scratch + kv_floats(m, n_tok), n_tok};
+    ash_kv kv = plain_kv(scratch, kv_floats(m, n_tok), n_tok);
     scratch += 2 * kv_floats(m, n_tok);
     f->mm_scratch = scratch;
     f->mm_scratch_bytes = mm_floats(m) * sizeof(float);
@@ -62,7 +66,7 @@ static ash_kv place(ash_fwd *f, const ash_model *m, const ash_kern *k, int layer
     const int src = m->layers[layer].kv_layer;
     if (m->layers[src].kv_lent) {
         float *lent = x + x_floats(m, n_tok) + ple_floats(m, n_tok) + lent_before(m, src, n_tok);
-        kv = (ash_kv){lent, lent + lent_half(m, src, n_tok), n_tok};
+        kv = plain_kv(lent, lent_half(m, src, n_tok), n_tok);
     }
     return kv;
 }

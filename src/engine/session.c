@@ -56,7 +56,7 @@ ash_status ash_session_new(ash_session **out, ash_model *m, const ash_session_op
     ash_cpu_level level = o.cpu_level < 0 || o.cpu_level >= ASH_CPU_COUNT ? ash_cpu_detect() : (ash_cpu_level)o.cpu_level;
     s->k = ash_kern_get(level);
     ASH_TRY_GOTO(ash_pool_new(&s->pool, o.n_threads, err), fail);
-    ASH_TRY_GOTO(ash_kvcache_init(&s->kv, m, o.n_ctx, o.n_batch, fast, o.snapshot_bytes, err), fail);
+    ASH_TRY_GOTO(ash_kvcache_init(&s->kv, m, &need.plan, err), fail);
     ASH_TRY_GOTO(take_adapters(s, &o, err), fail);
     s->tokens = ash_alloc((size_t)o.n_ctx * sizeof *s->tokens);
     s->logits = ash_alloc_aligned(need.logits, 64);
@@ -71,7 +71,6 @@ ash_status ash_session_new(ash_session **out, ash_model *m, const ash_session_op
                        .k = s->k,
                        .pool = s->pool,
                        .mode = fast ? ASH_MM_FAST : ASH_MM_EXACT,
-                       .kv_f16 = fast,
                        .lora = s->lora,
                        .n_lora = o.n_adapters,
                        .mm_scratch = s->mm_mem,
@@ -116,6 +115,9 @@ static void run_batch(ash_session *s, const ash_token *tokens, int pos, int n, i
         ash_fwd_ffn(f, il, n, from, true);
     }
     ash_fwd_flush(f, L - 1, ASH_AFTER_LAYER, n, first);
+    if (s->kv.quantized)
+        for (int il = 0; il < L; il++)
+            if (s->m->layers[il].kv_lent) ash_fwd_kv_commit(f, il, &s->kv.layers[il], pos, n);
     ash_kvcache_grow(&s->kv, (size_t)n);
 }
 

@@ -1,6 +1,5 @@
 /* size.c - see size.h; and the estimate of a run's memory, ash_mem_estimate. */
 #include "engine/size.h"
-#include "engine/kv.h"
 #include "model/adapter.h"
 
 #include <unistd.h>
@@ -24,6 +23,17 @@ static uint32_t default_batch(const ash_model *m, bool fast, int max_rank) {
     return n;
 }
 
+/* Encoders keep nothing from batch to batch, so there is nothing to quantize. */
+static ash_kv_plan kv_plan(const ash_model *m, const ash_session_opts *o) {
+    const ash_kv_type plain = o->precision == ASH_PREC_FAST ? ASH_KV_F16 : ASH_KV_F32;
+    const bool as_asked = m->hp.causal;
+    return (ash_kv_plan){.n_ctx = o->n_ctx,
+                         .n_batch = o->n_batch,
+                         .k = as_asked && o->cache_k != ASH_KV_AUTO ? o->cache_k : plain,
+                         .v = as_asked && o->cache_v != ASH_KV_AUTO ? o->cache_v : plain,
+                         .snapshot_bytes = o->snapshot_bytes};
+}
+
 ash_status ash_session_measure(const ash_model *m, ash_session_opts *o, ash_session_need *need, ash_error *err) {
     const ash_hparams *hp = &m->hp;
     const bool fast = o->precision == ASH_PREC_FAST;
@@ -40,6 +50,8 @@ ash_status ash_session_measure(const ash_model *m, ash_session_opts *o, ash_sess
     if (!o->snapshot_bytes) o->snapshot_bytes = 64u << 20;
     if (o->n_ctx > (1u << 28) || o->n_batch > (1u << 20))
         return ash_fail(err, ASH_E_LIMIT, "a context of %u tokens in batches of %u is too large", o->n_ctx, o->n_batch);
+    if ((unsigned)o->cache_k > ASH_KV_Q4_0 || (unsigned)o->cache_v > ASH_KV_Q4_0)
+        return ash_fail(err, ASH_E_USAGE, "cache types %d and %d: there are none of these numbers", (int)o->cache_k, (int)o->cache_v);
     if (o->n_threads < 1 || o->n_threads > 1024)
         return ash_fail(err, ASH_E_USAGE, "%d threads asked for; 1 to 1024 are possible", o->n_threads);
     if (hp->n_pos && o->n_ctx > (uint32_t)hp->n_pos)
@@ -50,8 +62,11 @@ ash_status ash_session_measure(const ash_model *m, ash_session_opts *o, ash_sess
     n.n_ctx = o->n_ctx;
     n.n_batch = o->n_batch;
     n.n_threads = o->n_threads;
-    n.kv = ash_kvcache_bytes(m, o->n_ctx, o->n_batch, fast, 0);
-    n.snapshots = ash_kvcache_bytes(m, o->n_ctx, o->n_batch, fast, o->snapshot_bytes) - n.kv;
+    n.plan = kv_plan(m, o);
+    ash_kv_plan bare = n.plan;
+    bare.snapshot_bytes = 0;
+    n.kv = ash_kvcache_bytes(m, &bare);
+    n.snapshots = ash_kvcache_bytes(m, &n.plan) - n.kv;
     n.fwd = ash_fwd_place(&f, m, (int)o->n_batch, fast, n.max_rank, NULL) * sizeof(float);
     n.head_tok = (int)ASH_MIN(ASH_MAX(HEAD_BYTES / row_bytes, 1), (uint64_t)ASH_MIN((uint32_t)HEAD_TOK, o->n_batch));
     n.logits = row_bytes * (uint64_t)n.head_tok;

@@ -3,13 +3,13 @@
 #ifndef ASH_SIZE_H
 #define ASH_SIZE_H
 
-#include "ashlar/engine.h"
-#include "base/base.h"
+#include "engine/kv.h"
 
 typedef struct {
     uint32_t n_ctx, n_batch;
     int n_threads, max_rank;
     int head_tok;           /* rows of logits computed at once */
+    ash_kv_plan plan;
     uint64_t kv, snapshots; /* the cache for n_ctx positions; snapshots of its windows */
     uint64_t fwd;           /* activations of a batch */
     uint64_t logits;        /* head_tok rows */

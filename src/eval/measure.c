@@ -90,7 +90,7 @@ static ash_status run_block(run *r, size_t at, int n, ash_error *err) {
     return ASH_OK;
 }
 
-/* 8-bit path: a session gives logits position by position. */
+/* 8-bit path, or a KV cache of another type: a session gives logits position by position. */
 typedef struct { run *r; size_t at; int n; } fast_ctx;
 
 static ash_status fast_sink(void *ctx, size_t pos, const float *logits, ash_error *err) {
@@ -106,13 +106,15 @@ static ash_status fast_sink(void *ctx, size_t pos, const float *logits, ash_erro
     return ASH_OK;
 }
 
-static ash_status run_fast(run *r, const ash_token *tok, const ash_eval_opts *o, ash_error *err) {
+static ash_status run_session(run *r, const ash_token *tok, const ash_eval_opts *o, ash_error *err) {
     ash_session_opts so = ash_session_defaults();
     so.n_ctx = r->n_ctx;
     so.n_batch = ASH_MIN(r->n_ctx, 512u);
     so.n_threads = r->e.n_threads;
     so.cpu_level = o->cpu_level;
-    so.precision = ASH_PREC_FAST;
+    so.precision = o->precision;
+    so.cache_k = o->cache_k;
+    so.cache_v = o->cache_v;
     ash_session *s = NULL;
     ASH_TRY(ash_session_new(&s, r->m, &so, err));
     ash_status st = ASH_OK;
@@ -171,7 +173,8 @@ static ash_status run_all(run *r, const ash_eval_opts *o, bool add_bos, ash_toke
         st = ash_fail(err, ASH_E_NOMEM, "out of memory for the logits of %d positions", r->cap);
         goto done;
     }
-    st = o->precision == ASH_PREC_FAST ? run_fast(r, tok, o, err) : run_exact(r, tok, o, err);
+    const bool session = o->precision == ASH_PREC_FAST || o->cache_k != ASH_KV_AUTO || o->cache_v != ASH_KV_AUTO;
+    st = session ? run_session(r, tok, o, err) : run_exact(r, tok, o, err);
 done:
     ash_free(tok);
     ash_free(r->scratch);

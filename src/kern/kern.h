@@ -90,6 +90,9 @@ typedef void (*ash_pv_fn)(const float *p, const void *v, int64_t ldv, int n_keys
 typedef void (*ash_qkm_fn)(const float *q, int64_t ldq, int n_q, const void *k, int64_t ldk, int n_keys, int hd, float scale, float *s,
                            int64_t lds);
 typedef void (*ash_pvm_fn)(const float *p, int64_t ldp, int n_q, const void *v, int64_t ldv, int n_keys, int hd, float *out, int64_t ldo);
+/* 4-bit blocks of the KV cache, kv_block.h: encode 32 tokens of hd floats; decode tokens [t0, t0 + n). */
+typedef void (*ash_kvenc_fn)(const float *x, int64_t ldx, int hd, uint8_t *block);
+typedef void (*ash_kvdec_fn)(const uint8_t *block, int hd, int t0, int n, float *y, int64_t ldy);
 /* In place: s -> exp(s - max) / sum, over n; returns nothing. Order of the sum is fixed by n only. */
 typedef void (*ash_softmax_fn)(float *s, int n);
 typedef void (*ash_softcap_fn)(float *s, int64_t n, float cap);                         /* s = cap * tanh(s / cap) */
@@ -149,16 +152,23 @@ void ash_mm_quant8(const ash_kern *k, ash_pool *pool, const float *x, int64_t ld
 
 /* Attention of n_q query tokens on one KV head, for its whole group of query heads (attn.c). Every value
  * is what qk, softcap, softmax and pv give for that token and head alone, bit for bit, whatever n_q, the
- * split into segments, or other tokens' ranges. Keys are numbered through the segments, oldest first. */
+ * split into runs, or other tokens' ranges. Keys are numbered through the runs, oldest first; quantized ones are
+ * decoded to floats first. */
+/* A run of keys or values of one KV head. */
+typedef enum { ASH_KEYS_F32, ASH_KEYS_F16, ASH_KEYS_Q8, ASH_KEYS_K4, ASH_KEYS_V4 /* blocks of 32 tokens: kv_block.h */ } ash_keys_form;
 typedef struct {
-    bool f16;                /* K and V hold halves, else floats */
+    ash_keys_form form;
+    const void *p;           /* the first key, or the block it is in */
+    int64_t ld;              /* elements from key to key; blocks: bytes from block to block */
+    int n;
+    int skip;                /* blocks: keys of the first block that come before */
+} ash_keys;
+
+#define ASH_ATTN_RUNS 8
+typedef struct {
     int hd;                  /* head dimension of K and V */
-    int n_seg;               /* 1, or 2 where a ring buffer wraps */
-    struct {
-        const void *k, *v;   /* first key of the run, this KV head's slice */
-        int64_t ldk, ldv;    /* elements from key to key */
-        int n;
-    } seg[2];
+    int n_k, n_v;            /* runs; both cover the same keys */
+    ash_keys k[ASH_ATTN_RUNS], v[ASH_ATTN_RUNS];
     int group;               /* query heads that share this KV head */
     int n_q;
     const float *q;          /* head h of token t at q + t*ldq + h*hd */

@@ -30,11 +30,13 @@ static void one(const ash_kern *k, int hd, int group, int n_q, int n_keys, int w
     }
     size_t es = f16 ? 2 : 4;
     const char *kp = f16 ? (const char *)hk : (const char *)fk, *vp = f16 ? (const char *)hv : (const char *)fv;
-    ash_attn a = {.f16 = f16, .hd = hd, .n_seg = wrap ? 2 : 1, .group = group, .n_q = n_q, .q = q, .ldq = (int64_t)row, .out = got, .ldo = (int64_t)row,
-                  .lo = lo, .hi = hi, .scale = 0.3f, .cap = cap};
-    int n0 = wrap ? wrap : n_keys;
-    a.seg[0].k = kp, a.seg[0].v = vp, a.seg[0].ldk = a.seg[0].ldv = hd, a.seg[0].n = n0;
-    a.seg[1].k = kp + (size_t)n0 * (size_t)hd * es, a.seg[1].v = vp + (size_t)n0 * (size_t)hd * es, a.seg[1].ldk = a.seg[1].ldv = hd, a.seg[1].n = n_keys - n0;
+    ash_attn a = {.hd = hd, .n_k = wrap ? 2 : 1, .n_v = wrap ? 2 : 1, .group = group, .n_q = n_q, .q = q, .ldq = (int64_t)row, .out = got,
+                  .ldo = (int64_t)row, .lo = lo, .hi = hi, .scale = 0.3f, .cap = cap};
+    const int n0 = wrap ? wrap : n_keys;
+    const ash_keys_form form = f16 ? ASH_KEYS_F16 : ASH_KEYS_F32;
+    const size_t off = (size_t)n0 * (size_t)hd * es;
+    a.k[0] = (ash_keys){form, kp, hd, n0, 0}, a.k[1] = (ash_keys){form, kp + off, hd, n_keys - n0, 0};
+    a.v[0] = (ash_keys){form, vp, hd, n0, 0}, a.v[1] = (ash_keys){form, vp + off, hd, n_keys - n0, 0};
     size_t bytes = (ash_attn_scratch_bytes(hd, group, n_keys) + 63) / 64 * 64;
     void *scratch = aligned_alloc(64, bytes);
     ash_attn_run(k, &a, scratch);

@@ -344,19 +344,20 @@ static void test_decode(void **s) {
 
 /* One token and head at a time from the one-row kernels, as kern.h describes it. */
 static void attn_plain(const ash_kern *k, const ash_attn *a, int t, int h, float *out) {
-    float q[256], *sc = malloc(sizeof(float) * (size_t)(a->seg[0].n + (a->n_seg > 1 ? a->seg[1].n : 0)));
+    const bool f16 = a->k[0].form == ASH_KEYS_F16;
+    float q[256], *sc = malloc(sizeof(float) * (size_t)(a->k[0].n + (a->n_k > 1 ? a->k[1].n : 0)));
     for (int d = 0; d < a->hd; d++) q[d] = a->q[t * a->ldq + h * a->hd + d] * a->scale;
-    size_t es = a->f16 ? 2 : 4;
+    size_t es = f16 ? 2 : 4;
     int n = a->hi[t] - a->lo[t];
     memset(out, 0, (size_t)a->hd * 4);
     for (int pass = 0; pass < 2; pass++) {
-        for (int g = 0, base = 0; g < a->n_seg; base += a->seg[g].n, g++) {
-            int b = ASH_MAX(a->lo[t] - base, 0), e = ASH_MIN(a->hi[t] - base, a->seg[g].n), at = base + b - a->lo[t];
+        const ash_keys *runs = pass == 0 ? a->k : a->v;
+        for (int g = 0, base = 0; g < a->n_k; base += runs[g].n, g++) {
+            int b = ASH_MAX(a->lo[t] - base, 0), e = ASH_MIN(a->hi[t] - base, runs[g].n), at = base + b - a->lo[t];
             if (b >= e) continue;
-            const char *kp = (const char *)a->seg[g].k + (size_t)(b * a->seg[g].ldk) * es;
-            const char *vp = (const char *)a->seg[g].v + (size_t)(b * a->seg[g].ldv) * es;
-            if (pass == 0) (a->f16 ? k->qk_f16 : k->qk_f32)(q, kp, a->seg[g].ldk, e - b, a->hd, 1.0f, sc + at);
-            else (a->f16 ? k->pv_f16 : k->pv_f32)(sc + at, vp, a->seg[g].ldv, e - b, a->hd, out);
+            const char *p = (const char *)runs[g].p + (size_t)(b * runs[g].ld) * es;
+            if (pass == 0) (f16 ? k->qk_f16 : k->qk_f32)(q, p, runs[g].ld, e - b, a->hd, 1.0f, sc + at);
+            else (f16 ? k->pv_f16 : k->pv_f32)(sc + at, p, runs[g].ld, e - b, a->hd, out);
         }
         if (pass == 0) {
             if (a->cap > 0) k->softcap(sc, n, a->cap);
@@ -385,9 +386,13 @@ static void test_attn(void **s) {
         for (size_t i = 0; i < nqf; i++) q[i] = frand() * 3;
         int lo[64], hi[64];
         for (int t = 0; t < nq; t++) hi[t] = past + t + 1, lo[t] = window ? ASH_MAX(0, hi[t] - window) : 0;
-        ash_attn a = {.f16 = f16, .hd = hd, .n_seg = split < n_keys ? 2 : 1, .group = group, .n_q = nq, .q = q, .ldq = group * hd, .out = out,
+        const ash_keys_form form = f16 ? ASH_KEYS_F16 : ASH_KEYS_F32;
+        const size_t off = (size_t)split * (size_t)hd * es;
+        const int runs = split < n_keys ? 2 : 1;
+        ash_attn a = {.hd = hd, .n_k = runs, .n_v = runs, .group = group, .n_q = nq, .q = q, .ldq = group * hd, .out = out,
                       .ldo = group * hd, .lo = lo, .hi = hi, .scale = 0.11f, .cap = c % 5 == 3 ? 20.0f : 0,
-                      .seg = {{kk, vv, hd, hd, split}, {kk + (size_t)split * (size_t)hd * es, vv + (size_t)split * (size_t)hd * es, hd, hd, n_keys - split}}};
+                      .k = {{form, kk, hd, split, 0}, {form, kk + off, hd, n_keys - split, 0}},
+                      .v = {{form, vv, hd, split, 0}, {form, vv + off, hd, n_keys - split, 0}}};
         for (int l = 0; l < ASH_CPU_COUNT; l++) {
             const ash_kern *k = ash_kern_get((ash_cpu_level)l);
             /* the buffer's start is page-aligned */

@@ -1,0 +1,235 @@
+/* test_kv.c - quantized KV caches: blocks come back near and the same at every CPU level; a timeline gives the same bits however
+ * it was batched, edited, rewound; errors of the cached types stay in their order. */
+#include "golden.h"
+#include "kern/kv_block.h"
+
+#include <math.h>
+
+enum { N_CTX = 320 };
+
+static ash_rng g_rng;
+static ash_token rnd_token(void) { return (ash_token)ash_rng_below(&g_rng, 512); }
+static float rnd(void) { return (float)(ash_rng_f64(&g_rng) * 2 - 1); }
+
+static void blocks(void **st) {
+    (void)st;
+    static const int hds[] = {8, 16, 20, 64, 80, 96, 256};
+    static const ash_keys_form forms[] = {ASH_KEYS_Q8, ASH_KEYS_K4, ASH_KEYS_V4};
+    static const double bound[] = {0.006, 0.07, 0.09}; /* RMS relative to the uniform input's */
+    ash_rng_seed(&g_rng, 1);
+    for (size_t h = 0; h < ASH_ARRAY_LEN(hds); h++)
+        for (size_t f = 0; f < ASH_ARRAY_LEN(forms); f++)
+            for (int kind = 0; kind < 5; kind++) {
+                const int hd = hds[h], hdp = ash_kv_padded(hd);
+                const size_t bytes = ash_kv_block_bytes(forms[f], hd), n = (size_t)(ASH_KV_BLOCK * hdp);
+                float *x = calloc((size_t)(ASH_KV_BLOCK * hd), 4), *want = calloc(n, 4), *got = calloc(n, 4);
+                uint8_t *a = malloc(bytes), *b = malloc(bytes);
+                for (int i = 0; i < ASH_KV_BLOCK * hd; i++) x[i] = rnd() * (kind == 1 ? 1e-3f : kind == 2 ? 100.0f : 1);
+                if (kind == 3) memset(x, 0, (size_t)(ASH_KV_BLOCK * hd) * 4);
+                if (kind == 4) x[3] = NAN, x[5] = INFINITY, x[6] = -INFINITY, x[7] = 3e38f; /* no trap, same bytes */
+                memset(a, 0xaa, bytes);
+                ash_kv_encode(ash_kern_get(ASH_CPU_SCALAR), forms[f], x, hd, hd, a);
+                ash_kv_decode(ash_kern_get(ASH_CPU_SCALAR), forms[f], a, hd, 0, ASH_KV_BLOCK, want, hdp);
+                for (int l = 1; l < ASH_CPU_COUNT; l++) {
+                    const ash_kern *k = ash_kern_get((ash_cpu_level)l);
+                    ash_kv_encode(k, forms[f], x, hd, hd, b);
+                    assert_memory_equal(a, b, bytes);
+                    ash_kv_decode(k, forms[f], a, hd, 5, 20, got, hdp); /* a part */
+                    if (kind != 4) assert_memory_equal(got, want + (size_t)(5 * hdp), (size_t)(20 * hdp) * 4);
+                }
+                double e = 0, s = 0;
+                for (int t = 0; t < ASH_KV_BLOCK; t++)
+                    for (int d = 0; d < hd; d++) {
+                        const double v = (double)x[t * hd + d], y = (double)want[t * hdp + d];
+                        e += (y - v) * (y - v), s += v * v;
+                    }
+                if (kind == 3)
+                    assert_true(e == 0);
+                else if (kind < 3 && !(sqrt(e / s) < bound[f]))
+                    fail_msg("form %d hd %d kind %d: error %.4f", (int)forms[f], hd, kind, sqrt(e / s));
+                free(x), free(want), free(got), free(a), free(b);
+            }
+}
+
+static void rotation(void **st) {
+    (void)st;
+    ash_rng_seed(&g_rng, 2);
+    static const int hds[] = {8, 20, 64, 96, 256};
+    for (size_t h = 0; h < ASH_ARRAY_LEN(hds); h++) {
+        float x[256], y[256];
+        double a = 0, b = 0;
+        for (int i = 0; i < hds[h]; i++) y[i] = x[i] = rnd();
+        ash_hadamard(y, hds[h]);
+        for (int i = 0; i < hds[h]; i++) a += (double)x[i] * (double)x[i], b += (double)y[i] * (double)y[i];
+        assert_true(fabs(a - b) < 1e-4 * a);
+        ash_hadamard(y, hds[h]);
+        for (int i = 0; i < hds[h]; i++) assert_true(fabsf(x[i] - y[i]) < 1e-5f);
+    }
+}
+
+static const struct {
+    ash_kv_type k, v;
+} k_pairs[] = {
+    {ASH_KV_Q4_0, ASH_KV_Q4_0}, {ASH_KV_Q8_0, ASH_KV_Q8_0}, {ASH_KV_F16, ASH_KV_Q4_0}, {ASH_KV_Q8_0, ASH_KV_F32}, {ASH_KV_F32, ASH_KV_F16}};
+/* windows, shared layers, several sizes of heads, experts, two rope tables */
+static const char *const k_models[] = {"gemma3", "llama", "gemma4-e", "gemma2", "phi3-longrope", "mistral-swa", "qwen3-moe"};
+
+static ash_session *session(ash_model *m, int pair, ash_precision p, uint32_t batch, int threads) {
+    return g_session(m, (ash_session_opts){.n_ctx = N_CTX,
+                                           .n_batch = batch,
+                                           .n_threads = threads,
+                                           .precision = p,
+                                           .cpu_level = -1,
+                                           .cache_k = k_pairs[pair].k,
+                                           .cache_v = k_pairs[pair].v});
+}
+
+static void sync_ok(ash_session *s, const ash_token *t, size_t n, size_t *reused) {
+    ash_error err = {0};
+    if (ash_session_sync(s, t, n, reused, &err) != ASH_OK) fail_msg("sync: %s", err.msg);
+}
+
+static void same_logits(const ash_session *a, const ash_session *b, ash_model *m, const char *what) {
+    if (memcmp(ash_session_logits(a), ash_session_logits(b), (size_t)ash_model_n_vocab(m) * sizeof(float)) != 0)
+        fail_msg("%s: logits differ", what);
+}
+
+static void chunking(void **st) {
+    (void)st;
+    enum { N = 210 };
+    static const uint32_t batches[] = {7, 64, 512};
+    ash_token t[N];
+    ash_error err = {0};
+    ash_rng_seed(&g_rng, 3);
+    for (size_t i = 0; i < N; i++) t[i] = rnd_token();
+    for (size_t mi = 0; mi < ASH_ARRAY_LEN(k_models); mi++) {
+        ash_model *m = g_model(k_models[mi], "model.gguf");
+        for (int pair = 0; pair < (int)ASH_ARRAY_LEN(k_pairs); pair++) {
+            ash_session *ref = session(m, pair, ASH_PREC_FAST, 1, 1);
+            sync_ok(ref, t, 1, NULL);
+            for (size_t i = 1; i < N; i++) assert_int_equal(ash_session_append(ref, t[i], &err), ASH_OK);
+            for (size_t b = 0; b < ASH_ARRAY_LEN(batches); b++) {
+                ash_session *s = session(m, pair, ASH_PREC_FAST, batches[b], 1 + (int)b % 2);
+                sync_ok(s, t, N, NULL);
+                same_logits(s, ref, m, k_models[mi]);
+                ash_session_free(s);
+            }
+            ash_session_free(ref);
+        }
+        ash_model_free(m);
+    }
+}
+
+/* Random edits; a fresh session is the oracle. No allocation on the way. */
+static void edit_scripts(void **st) {
+    (void)st;
+    for (size_t mi = 0; mi < 5; mi++) {
+        ash_model *m = g_model(k_models[mi], "model.gguf");
+        for (int script = 0; script < 4; script++) {
+            ash_rng_seed(&g_rng, 100 + (uint64_t)script);
+            ash_session *s = session(m, script, (ash_precision)(script % 2), 8, 1 + script % 2);
+            ash_session *fresh = session(m, script, (ash_precision)(script % 2), 64, 1);
+            ash_token t[N_CTX];
+            size_t n = 0, reused;
+            ash_error err = {0};
+            for (int step = 0; step < 30; step++) {
+                switch (ash_rng_below(&g_rng, 6)) {
+                case 0:
+                case 1:
+                    for (size_t add = 1 + ash_rng_below(&g_rng, 80); add && n < N_CTX - 8; add--) t[n++] = rnd_token();
+                    break;
+                case 2:
+                    if (n) n = 1 + ash_rng_below(&g_rng, n), t[n - 1] = rnd_token();
+                    break;
+                case 3:
+                    if (n > 1) n = n - ash_rng_below(&g_rng, ASH_MIN(n, 90));
+                    break;
+                case 4:
+                    if (ash_session_n_tokens(s)) assert_int_equal(ash_session_mark(s, &err), ASH_OK);
+                    break;
+                default:
+                    if (ash_session_n_tokens(s) > 1) {
+                        size_t to = ash_rng_below(&g_rng, ash_session_n_tokens(s));
+                        assert_int_equal(ash_session_rewind(s, to, &err), ASH_OK);
+                        t[to] = rnd_token();
+                        n = to + 1;
+                        assert_int_equal(ash_session_append(s, t[to], &err), ASH_OK);
+                    }
+                }
+                if (!n) continue;
+                const uint64_t before = ash_alloc_count();
+                sync_ok(s, t, n, &reused);
+                sync_ok(fresh, t, 1, NULL);
+                assert_int_equal(ash_session_rewind(fresh, 0, &err), ASH_OK);
+                sync_ok(fresh, t, n, NULL);
+                assert_int_equal(ash_alloc_count(), before);
+                same_logits(s, fresh, m, k_models[mi]);
+            }
+            ash_session_free(s);
+            ash_session_free(fresh);
+        }
+        ash_model_free(m);
+    }
+}
+
+/* Divergence from the float32 cache: 8 bits near zero, 4 bits small. */
+static void errors(void **st) {
+    (void)st;
+    enum { N = 300 };
+    ash_token t[N];
+    ash_error err = {0};
+    ash_rng_seed(&g_rng, 4);
+    for (size_t i = 0; i < N; i++) t[i] = rnd_token();
+    static const char *const models[] = {"llama", "gemma3", "qwen3"};
+    for (size_t mi = 0; mi < ASH_ARRAY_LEN(models); mi++) {
+        ash_model *m = g_model(models[mi], "model.gguf");
+        const size_t V = (size_t)ash_model_n_vocab(m);
+        float *want = calloc(N * V, sizeof *want), *got = calloc(N * V, sizeof *got);
+        ash_session *s = g_session(m, (ash_session_opts){.n_ctx = N_CTX, .n_batch = 64, .n_threads = 1, .cpu_level = -1});
+        assert_int_equal(ash_session_eval_all(s, t, N, 0, g_keep, &(g_rows){want, V}, &err), ASH_OK);
+        ash_session_free(s);
+        for (int pair = 0; pair < 2; pair++) {
+            s = session(m, pair, ASH_PREC_EXACT, 64, 1);
+            assert_int_equal(ash_session_eval_all(s, t, N, 0, g_keep, &(g_rows){got, V}, &err), ASH_OK);
+            g_diff d = g_compare(got, want, N, V);
+            if (getenv("ASH_VERBOSE"))
+                print_message("%s %s: rms %.2g kld %.2g\n", models[mi], ash_kv_type_name(k_pairs[pair].k), d.rms, d.kld);
+            if (!(d.kld <= (pair ? 1e-4 : 2e-2)))
+                fail_msg("%s, cache in %s: KLD %.3g", models[mi], ash_kv_type_name(k_pairs[pair].k), d.kld);
+            ash_session_free(s);
+        }
+        free(want), free(got);
+        ash_model_free(m);
+    }
+}
+
+static void names(void **st) {
+    (void)st;
+    ash_kv_type t;
+    for (int i = 0; i <= (int)ASH_KV_Q4_0; i++) {
+        assert_true(ash_kv_type_parse(ash_kv_type_name((ash_kv_type)i), &t));
+        assert_int_equal(t, i);
+    }
+    assert_false(ash_kv_type_parse("q4_1", &t));
+    ash_model *m = g_model("llama", "model.gguf");
+    ash_session *s;
+    ash_error err = {0};
+    ash_session_opts o = ash_session_defaults();
+    o.cache_k = (ash_kv_type)9;
+    assert_int_equal(ash_session_new(&s, m, &o, &err), ASH_E_USAGE);
+    /* 4.5 bits against 16, and the halves at both ends */
+    o = ash_session_defaults();
+    o.n_ctx = 4096, o.cache_k = o.cache_v = ASH_KV_F16;
+    ash_session *a = g_session(m, o);
+    o.cache_k = o.cache_v = ASH_KV_Q4_0;
+    ash_session *b = g_session(m, o);
+    assert_true(ash_session_bytes(b) < ash_session_bytes(a));
+    ash_session_free(a), ash_session_free(b);
+    ash_model_free(m);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(blocks),       cmocka_unit_test(rotation), cmocka_unit_test(chunking),
+                                       cmocka_unit_test(edit_scripts), cmocka_unit_test(errors),   cmocka_unit_test(names)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

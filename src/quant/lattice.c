@@ -40,7 +40,7 @@ static void build(lat_kind kind) {
     l->n_half = 1;
     for (int i = 0; i < h; i++) l->n_half *= nv;
     for (int i = 0; i < nv; i++) l->v[i] = (float)value[i] * form[kind].factor;
-    uint16_t half[LAT_MAX_POINTS][2];
+    uint16_t half[2048][2];
     for (int p = 0; p < n; p++)
         for (int s = 0; s < 2; s++) {
             int c = 0;
@@ -51,12 +51,16 @@ static void build(lat_kind kind) {
             }
             half[p][s] = (uint16_t)c;
         }
-    int at = 0;
     for (int c = 0; c < l->n_half; c++) {
-        int from = at;
-        for (int p = 0; p < n; p++)
-            if (half[p][1] == c) l->lo[at] = (uint8_t)half[p][0], l->id[at++] = (uint16_t)p;
-        if (at > from) l->run_hi[l->n_runs] = (uint8_t)c, l->run_end[l->n_runs++] = (uint16_t)at;
+        int at = 0; /* in the current four */
+        for (int p = 0; p < n; p++) {
+            if (half[p][1] != c) continue;
+            lat_four *f = &l->four[l->n_fours];
+            f->hi = (uint16_t)(c * 64);
+            for (int j = at; j < 4; j++) f->lo[j] = (uint16_t)(half[p][0] * 64), l->id[4 * l->n_fours + j] = (uint16_t)p;
+            if (++at == 4) at = 0, l->n_fours++;
+        }
+        if (at) l->n_fours++;
     }
 }
 

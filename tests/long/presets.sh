@@ -1,6 +1,7 @@
 #!/bin/sh
 # Stock presets against llama-quantize, tensor by tensor, both as dry runs: the real models and made-up headers (tools/preset_headers.py),
-# with and without an importance matrix. usage: PEER_BIN=DIR [ASHLAR=PROGRAM] presets.sh [MODEL.gguf...]   needs python3 with numpy and gguf
+# with and without an importance matrix. usage: PEER_BIN=DIR [ASHLAR=PROGRAM] [MODELS=FOLDER of NAME-f16.gguf] presets.sh [MODEL.gguf...]
+# needs python3 with numpy and gguf
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 : "${PEER_BIN:?folder of llama-quantize}"
@@ -11,7 +12,7 @@ trap 'rm -rf "$tmp"' EXIT
 names="F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q2_K_S Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ2_M
  IQ3_XXS IQ3_XS IQ3_S IQ3_M IQ4_XS IQ4_NL TQ1_0 TQ2_0 MXFP4_MOE Q1_0 Q2_0"
 fail=0 n=0
-for m in "$@" "$tmp"/*.gguf; do
+for m in "$@" ${MODELS:+"$MODELS"/*-f16.gguf} "$tmp"/*.gguf; do
   case $m in *.imatrix.gguf) continue ;; esac
   im=$tmp/$(basename "$m" .gguf).imatrix.gguf
   [ -f "$im" ] || "${PYTHON:-python3}" "$root/tools/preset_headers.py" --imatrix "$m" "$im"

@@ -56,7 +56,7 @@ ASH_API ash_dtype ash_bake_fallback(ash_dtype t, uint64_t n);
 /* What would be written, and how large; writes nothing. Errors as ash_bake. */
 ASH_API ash_status ash_bake_dry(ash_bake_result *r, const ash_gguf *src, const ash_bake_opts *o, ash_error *err);
 /* Write `out` beside and rename. An unmatched rule, a rule for a tensor that cannot take it, and a type that does not
- * fit in a recipe are errors. Memory: one source row per thread and at most 64 MiB of output. r may be NULL. */
+ * fit in a recipe are errors. Memory: nine rows per thread and at most 64 MiB of output. r may be NULL. */
 ASH_API ash_status ash_bake(ash_bake_result *r, const ash_gguf *src, const char *out, const ash_bake_opts *o, ash_error *err);
 
 #ifdef __cplusplus

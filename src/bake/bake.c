@@ -2,7 +2,7 @@
  * the encoders into a file that is written beside and renamed.
  *
  * Owns: which tensors are matrices, fallback types, the metadata that quantizing changes. Rows are read from the
- * source's mapping (widened on the way when asked), so memory stays at a slab of output and a row per thread. */
+ * source's mapping (widened on the way when asked), so memory stays at a slab of output and a few rows per thread. */
 #include "ashlar/bake.h"
 
 #include "ashlar/quant.h"
@@ -10,7 +10,7 @@
 
 #include <stdio.h>
 
-enum { SLAB_BYTES = 32 << 20, QUANTIZATION_VERSION = 2 };
+enum { SLAB_BYTES = 32 << 20, QUANTIZATION_VERSION = 2, BATCH = 8 }; /* BATCH rows at a time fill the encoders' lanes */
 
 typedef struct {
     const ash_gguf *src;
@@ -206,16 +206,26 @@ typedef struct {
 
 static void encode_rows(void *ctx, int64_t b, int64_t e, int ith) {
     slab *s = ctx;
-    float *row = s->scratch + (size_t)ith * s->stride, *src = row + s->ne0;
-    if (s->errs[ith].code != ASH_OK) return;
-    for (int64_t r = b; r < e; r++) {
-        if (!ash_widen_row(s->j->widen, s->j->src, s->i, s->row0 + (uint64_t)r, row, src)) {
-            ash_fail(&s->errs[ith], ASH_E_UNSUPPORTED, "type %s cannot be decoded", ash_dtype_name(ash_gguf_tensor_at(s->j->src, s->i)->type));
-            return;
+    float *rows = s->scratch + (size_t)ith * s->stride, *src = rows + BATCH * s->ne0;
+    ash_error *err = &s->errs[ith];
+    if (err->code != ASH_OK) return;
+    for (int64_t r = b, n; r < e; r += n) {
+        const float *imp = s->imp;
+        n = ASH_MIN(BATCH, e - r);
+        if (s->imp_rows) { /* every expert has its own */
+            uint64_t at = s->row0 + (uint64_t)r;
+            imp += at / s->imp_rows * s->ne0;
+            n = ASH_MIN(n, (int64_t)(s->imp_rows - at % s->imp_rows));
         }
-        const float *imp = s->imp_rows ? s->imp + (s->row0 + (uint64_t)r) / s->imp_rows * s->ne0 : s->imp;
-        if (ash_quant_row(s->to, row, s->dst + (uint64_t)r * s->row_bytes, s->ne0, imp, &s->errs[ith]) != ASH_OK) {
-            ash_error_prefix(&s->errs[ith], "row %lld", (long long)(s->row0 + (uint64_t)r));
+        for (int64_t k = 0; k < n; k++)
+            if (!ash_widen_row(s->j->widen, s->j->src, s->i, s->row0 + (uint64_t)(r + k), rows + (uint64_t)k * s->ne0, src)) {
+                ash_fail(err, ASH_E_UNSUPPORTED, "type %s cannot be decoded", ash_dtype_name(ash_gguf_tensor_at(s->j->src, s->i)->type));
+                return;
+            }
+        if (ash_quant_rows(s->to, rows, s->dst + (uint64_t)r * s->row_bytes, (uint64_t)n, s->ne0, imp, NULL, err) != ASH_OK) {
+            if (err->code == ASH_E_FORMAT) /* pos counts weights from the first of these rows */
+                ash_fail(err, ASH_E_FORMAT, "the weight in row %llu, column %llu is NaN or infinite", (unsigned long long)(s->row0 + (uint64_t)r + err->pos / s->ne0),
+                         (unsigned long long)(err->pos % s->ne0));
             return;
         }
     }
@@ -246,7 +256,7 @@ static ash_status encode_tensor(job *j, size_t i, ash_error *err) {
     uint64_t row_bytes = ash_dtype_row_bytes(b->to, b->ne0);
     uint64_t rows = ASH_MAX(1, ASH_MIN(b->ne1, SLAB_BYTES / ASH_MAX(row_bytes, 1)));
     ash_status st = ASH_OK;
-    slab s = {.j = j, .i = i, .to = b->to, .ne0 = b->ne0, .row_bytes = row_bytes, .stride = b->ne0 + t->ne[0]};
+    slab s = {.j = j, .i = i, .to = b->to, .ne0 = b->ne0, .row_bytes = row_bytes, .stride = BATCH * b->ne0 + t->ne[0]};
     float *imp = NULL;
     s.dst = ash_alloc(rows * row_bytes);
     s.scratch = ash_alloc((size_t)nt * s.stride * sizeof(float));
@@ -264,7 +274,7 @@ static ash_status encode_tensor(job *j, size_t i, ash_error *err) {
     for (uint64_t r = 0; r < b->ne1; r += rows) {
         uint64_t m = ASH_MIN(rows, b->ne1 - r);
         s.row0 = r;
-        ash_pool_run(j->pool, (int64_t)m, ASH_MAX(1, (int64_t)(16384 / b->ne0)), encode_rows, &s);
+        ash_pool_run(j->pool, (int64_t)m, ASH_MAX(BATCH, (int64_t)(16384 / b->ne0) / BATCH * BATCH), encode_rows, &s);
         for (int k = 0; k < nt; k++)
             if (s.errs[k].code != ASH_OK) {
                 if (err) *err = s.errs[k];

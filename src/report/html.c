@@ -25,7 +25,7 @@ static const char css[] =
     ".budget{stroke:var(--accent);stroke-dasharray:5 4}.over{fill:var(--heat);fill-opacity:.045}.note{fill:var(--accent);font-size:11.5px}.uniform-line{fill:none;stroke:var(--uni);stroke-opacity:.45;stroke-width:1.5}"
     ".pt{stroke:var(--card);stroke-width:1.4}.k-fit{fill:var(--accent)}.k-uniform{fill:var(--uni)}.k-random{fill:var(--rnd)}.k-source{fill:var(--src)}.k-other,.k-preset{fill:var(--oth)}"
     "line.ci{stroke-width:1.6;stroke-opacity:.55}line.ci.k-fit{stroke:var(--accent)}line.ci.k-uniform{stroke:var(--uni)}line.ci.k-random{stroke:var(--rnd)}line.ci.k-source{stroke:var(--src)}line.ci.k-preset{stroke:var(--oth)}"
-    ".name{font-size:12.5px}.name.k-fit{font-weight:700;font-size:14px}.heat{fill:var(--heat)}.celltext{fill:#fff;font-size:9.5px;font-weight:600;paint-order:stroke;stroke:#0004;stroke-width:1.6px;font-variant-numeric:tabular-nums;pointer-events:none}"
+    ".name{font-size:12.5px;paint-order:stroke;stroke:var(--card);stroke-width:4px;stroke-linejoin:round}.name.k-fit{font-weight:700;font-size:14px}.heat{fill:var(--heat)}.celltext{fill:#fff;font-size:9.5px;font-weight:600;paint-order:stroke;stroke:#0004;stroke-width:1.6px;font-variant-numeric:tabular-nums;pointer-events:none}"
     ".diag{stroke:var(--muted);stroke-dasharray:3 4}.check{max-width:500px}"
     ".legend{display:flex;gap:10px;align-items:center;font-size:13px;color:var(--muted);margin-top:12px}.legend.wrap{flex-wrap:wrap;gap:8px 20px;color:var(--ink)}.legend b{display:inline-block;width:12px;height:12px;border-radius:3px;margin-right:7px;vertical-align:-1px}"
     ".legend em{font-style:normal;color:var(--muted)}.legend i.mk{display:inline-block;width:11px;height:11px;border-radius:50%;margin-right:7px}.ramp{width:150px;height:12px;border-radius:6px;background:linear-gradient(90deg,transparent,var(--heat));border:1px solid var(--line)}"
@@ -36,7 +36,7 @@ static const char css[] =
     ".sample{margin:18px 0 0}.sample p{margin:0 0 8px;font-weight:600}.pair{display:grid;grid-template-columns:1fr 1fr;gap:14px}.pair div{background:var(--bg);border:1px solid var(--line);border-radius:10px;padding:12px 14px;font-size:14px;white-space:pre-wrap;overflow-wrap:anywhere}"
     ".pair div span{display:block;font-size:11.5px;text-transform:uppercase;letter-spacing:.07em;color:var(--muted);margin-bottom:5px}.pair div.fit span{color:var(--accent)}"
     "dl{display:grid;grid-template-columns:max-content 1fr;gap:7px 22px;margin:0;font-size:14px}dt{color:var(--muted)}dd{margin:0;font-family:ui-monospace,'SF Mono',Menlo,Consolas,monospace;font-size:12.8px;overflow-wrap:anywhere;white-space:pre-wrap}"
-    "@media(max-width:700px){main{padding:28px 14px 48px}section{padding:20px 16px}h1{font-size:27px}.lede{font-size:17px}.tiles{grid-template-columns:1fr 1fr}.tile b{font-size:24px}.plot{min-width:680px}.gridmap{min-width:900px}"
+    "@media(max-width:700px){main{padding:28px 14px 48px}section{padding:20px 16px}h1{font-size:27px}.lede{font-size:17px}.tiles{grid-template-columns:1fr 1fr}.tile:last-child{grid-column:1/-1}.tile b{font-size:24px}.plot{min-width:680px}.gridmap{min-width:900px}"
     "dl{grid-template-columns:1fr;gap:2px}dd{margin-bottom:10px}}.legend span{white-space:nowrap}.legend span:last-child,.legend.wrap span{white-space:normal}"
     "ul.notes{margin:6px 0 0;padding-left:20px}footer{color:var(--muted);font-size:13px;margin-top:26px}@media print{section,.tile{break-inside:avoid;box-shadow:none}}";
 
@@ -201,7 +201,11 @@ static void tables_line(ash_buf *b, const ash_report *r) {
         ash_rp_esc(b, c->type);
         ash_buf_adds(b, " <em>");
         ash_rp_bytes(b, c->bytes);
-        ash_buf_addf(b, ", costs %.2e nats, %.2e alone at 4 bits</em></span>", c->damage, c->sensitivity);
+        ash_buf_adds(b, ", costs ");
+        ash_rp_kld(b, c->damage);
+        ash_buf_adds(b, " nats, ");
+        ash_rp_kld(b, c->sensitivity);
+        ash_buf_adds(b, " alone at a 4-bit error</em></span>");
     }
 }
 

@@ -171,7 +171,11 @@ static void cell_title(ash_buf *b, const ash_report_cell *c) {
     ash_rp_esc(b, c->type);
     ash_buf_addf(b, ", ");
     ash_rp_bytes(b, c->bytes);
-    ash_buf_addf(b, "\ncosts %.2e nats as chosen\n%.2e nats alone at 4 bits (%s)</title>", c->damage, c->sensitivity, c->measured ? "measured" : "estimated");
+    ash_buf_adds(b, "\ncosts ");
+    ash_rp_kld(b, c->damage);
+    ash_buf_adds(b, " nats as chosen\n");
+    ash_rp_kld(b, c->sensitivity);
+    ash_buf_addf(b, " nats alone at a 4-bit error (%s)</title>", c->measured ? "measured" : "estimated");
 }
 
 /* A small divergence as people write it: two significant digits. */

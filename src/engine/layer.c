@@ -101,7 +101,7 @@ void ash_layer_apply(const ash_model *m, const ash_kern *k, int layer, const flo
 }
 
 void ash_embed_tokens(const ash_model *m, const ash_kern *k, const ash_token *t, int n, float *x) {
-    ash_fwd f = {.m = m, .k = k, .x = x, .ple = x + x_floats(m, n)};
+    ash_fwd f = {.m = m, .k = k, .x = x, .ple = m->hp.n_ple ? x + x_floats(m, n) : NULL};
     ash_fwd_embed(&f, t, 0, n);
 }
 

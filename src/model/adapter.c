@@ -90,23 +90,28 @@ static ash_status bind_all(ash_adapter *ad, ash_error *err) {
     return ASH_OK;
 }
 
+ash_status ash_adapter_load_gguf(ash_adapter **out, ash_model *m, ash_gguf *g, ash_error *err) {
+    *out = NULL;
+    ash_adapter *ad = ash_calloc(1, sizeof *ad);
+    if (!ad) {
+        ash_gguf_close(g);
+        return ash_fail(err, ASH_E_NOMEM, "out of memory for an adapter");
+    }
+    ad->m = ash_model_ref(m);
+    ad->gguf = g;
+    ad->mats = ash_calloc((size_t)m->hp.n_layer * ASH_W_COUNT, sizeof *ad->mats);
+    ash_status st = ad->mats ? bind_all(ad, err) : ash_fail(err, ASH_E_NOMEM, "out of memory for an adapter");
+    if (st == ASH_OK) *out = ad;
+    else ash_adapter_free(ad);
+    return st;
+}
+
 ash_status ash_adapter_load(ash_adapter **out, ash_model *m, const char *path, ash_error *err) {
     *out = NULL;
-    ash_status st;
-    ash_adapter *ad = ash_calloc(1, sizeof *ad);
-    if (!ad) return ash_fail(err, ASH_E_NOMEM, "out of memory for an adapter");
-    ad->m = ash_model_ref(m);
-    ASH_TRY_GOTO(ash_gguf_open(&ad->gguf, path, err), fail);
-    ad->mats = ash_calloc((size_t)m->hp.n_layer * ASH_W_COUNT, sizeof *ad->mats);
-    st = ad->mats ? bind_all(ad, err) : ash_fail(err, ASH_E_NOMEM, "out of memory for an adapter");
-    if (st != ASH_OK) {
-        ash_error_prefix(err, "%s", path);
-        goto fail;
-    }
-    *out = ad;
-    return ASH_OK;
-fail:
-    ash_adapter_free(ad);
+    ash_gguf *g;
+    ASH_TRY(ash_gguf_open(&g, path, err)); /* names the file already */
+    ash_status st = ash_adapter_load_gguf(out, m, g, err);
+    if (st != ASH_OK && err) ash_error_prefix(err, "%s", path);
     return st;
 }
 

@@ -17,6 +17,9 @@ struct ash_adapter {
     int max_rank;
 };
 
+/* From an open file, which the adapter owns from here on, also on failure. */
+ash_status ash_adapter_load_gguf(ash_adapter **out, ash_model *m, ash_gguf *g, ash_error *err);
+
 static inline const ash_lora_mat *ash_adapter_mat(const ash_adapter *a, int layer, ash_role role) {
     return &a->mats[(size_t)layer * ASH_W_COUNT + (size_t)role];
 }

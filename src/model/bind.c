@@ -242,20 +242,24 @@ static ash_status bind_layer(binder *b, int il, ash_error *err) {
     return ASH_OK;
 }
 
+/* Rows that a table of the file has, at least one. */
+static int64_t table_rows(const binder *b, const char *name) {
+    const ash_gguf_tensor *t = ash_gguf_find_tensor(b->m->gguf, name);
+    return t && t->ne[1] >= 1 && t->ne[1] <= INT32_MAX ? (int64_t)t->ne[1] : 1;
+}
+
 /* Beside the token's row: types and learned positions (BERT), per-layer embeddings (Gemma 4 E). */
 static ash_status bind_input(binder *b, ash_error *err) {
     ash_model *m = b->m;
     ash_hparams *hp = &m->hp;
     const int64_t e = hp->n_embd, wide = (int64_t)hp->n_ple * hp->n_layer;
     if (m->arch->token_types) {
-        const ash_gguf_tensor *t = ash_gguf_find_tensor(m->gguf, "token_types.weight");
-        ASH_TRY(bind_mat(b, "token_types.weight", t && t->ne[1] <= INT32_MAX ? (int64_t)t->ne[1] : 1, e, &m->type_embd, NULL, err));
+        ASH_TRY(bind_mat(b, "token_types.weight", table_rows(b, "token_types.weight"), e, &m->type_embd, NULL, err));
         ASH_TRY(bind_vec(b, "token_embd_norm.weight", e, &m->embd_norm, err));
         ASH_TRY(bind_vec(b, "token_embd_norm.bias", e, &m->embd_norm_b, err));
     }
     if (m->arch->no_rope) {
-        const ash_gguf_tensor *t = ash_gguf_find_tensor(m->gguf, "position_embd.weight");
-        ASH_TRY(bind_mat(b, "position_embd.weight", t && t->ne[1] <= INT32_MAX ? (int64_t)t->ne[1] : 1, e, &m->pos_embd, NULL, err));
+        ASH_TRY(bind_mat(b, "position_embd.weight", table_rows(b, "position_embd.weight"), e, &m->pos_embd, NULL, err));
         hp->n_pos = (int)m->pos_embd.n_rows;
         hp->n_ctx_train = ASH_MIN(hp->n_ctx_train, hp->n_pos);
     }

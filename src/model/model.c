@@ -11,19 +11,22 @@ struct ash_model_lazy {
     ash_vocab *vocab;
 };
 
-ash_status ash_model_load(ash_model **out, const char *path, ash_error *err) {
+ash_status ash_model_load_gguf(ash_model **out, ash_gguf *g, ash_error *err) {
     *out = NULL;
     ash_status st;
     ash_model *m = ash_calloc(1, sizeof *m);
-    if (!m) return ash_fail(err, ASH_E_NOMEM, "out of memory for a model");
+    if (!m) {
+        ash_gguf_close(g);
+        return ash_fail(err, ASH_E_NOMEM, "out of memory for a model");
+    }
     atomic_init(&m->refs, 1);
+    m->gguf = g;
     m->lazy = ash_calloc(1, sizeof *m->lazy);
     if (!m->lazy) {
         st = ash_fail(err, ASH_E_NOMEM, "out of memory for a model");
         goto fail;
     }
     pthread_mutex_init(&m->lazy->mu, NULL);
-    ASH_TRY_GOTO(ash_gguf_open(&m->gguf, path, err), fail);
 
     ash_str arch;
     if (!ash_gguf_get_str(m->gguf, "general.architecture", &arch)) {
@@ -43,8 +46,16 @@ ash_status ash_model_load(ash_model **out, const char *path, ash_error *err) {
     *out = m;
     return ASH_OK;
 fail:
-    if (m->gguf && err) ash_error_prefix(err, "%s", path); /* opening has named it already */
     ash_model_free(m);
+    return st;
+}
+
+ash_status ash_model_load(ash_model **out, const char *path, ash_error *err) {
+    *out = NULL;
+    ash_gguf *g;
+    ASH_TRY(ash_gguf_open(&g, path, err)); /* names the file already */
+    ash_status st = ash_model_load_gguf(out, g, err);
+    if (st != ASH_OK && err) ash_error_prefix(err, "%s", path);
     return st;
 }
 

@@ -146,6 +146,8 @@ struct ash_model {
     struct ash_model_lazy *lazy;        /* vocabulary, loaded on first use */
 };
 
+/* The same from an open file, which the model owns from here on, also on failure. */
+ash_status ash_model_load_gguf(ash_model **m, ash_gguf *g, ash_error *err);
 const ash_mat *ash_model_mat(const ash_model *m, int layer, ash_role role);
 const char *ash_model_mat_name(const ash_model *m, int layer, ash_role role);
 const ash_mat *ash_model_embd(const ash_model *m);

@@ -260,10 +260,16 @@ static tmpl_args rest_of(const tmpl_args *a, int skip) {
     return r;
 }
 
+/* Jinja2's map and select give nothing for what is false, whether or not one could loop over it. */
+static ash_status items_if_true(tmpl_ctx *c, const tv *v, tv_list *l) {
+    *l = (tv_list){0};
+    return ash_tv_true(v) ? ash_tv_items(c, v, l) : ASH_OK;
+}
+
 static ash_status f_map(tmpl_ctx *c, const tv *self, const tmpl_args *a, tv *out) {
     tv_list l;
     const tv *by = arg(a, -1, "attribute"), *def = arg(a, -1, "default");
-    ASH_TRY(ash_tv_items(c, self, &l));
+    ASH_TRY(items_if_true(c, self, &l));
     ASH_TRY(ash_tv_list_new(c, TL_ITER, l.n, out));
     ash_str name = {"", 0};
     if (!by) {
@@ -286,7 +292,7 @@ static ash_status f_map(tmpl_ctx *c, const tv *self, const tmpl_args *a, tv *out
 
 static ash_status choose(tmpl_ctx *c, const tv *self, const tmpl_args *a, bool keep, bool attr, tv *out) {
     tv_list l;
-    ASH_TRY(ash_tv_items(c, self, &l));
+    ASH_TRY(items_if_true(c, self, &l));
     ASH_TRY(ash_tv_list_new(c, TL_ITER, l.n, out));
     ash_str test = {"", 0};
     bool has_test = a->n > attr;
@@ -423,6 +429,7 @@ static ash_status f_int(tmpl_ctx *c, const tv *self, const tmpl_args *a, tv *out
     double f;
     int64_t i;
     *out = d ? *d : tv_int(0);
+    if (self->kind == TV_UNDEF) return ash_tv_undefined(c, self);
     if (arg(a, 1, "base")) return ash_tmpl_fail(c, ASH_E_UNSUPPORTED, "int with a base is not supported");
     if (ash_tv_int(self, &i))
         *out = tv_int(i);
@@ -435,10 +442,10 @@ static ash_status f_int(tmpl_ctx *c, const tv *self, const tmpl_args *a, tv *out
     return ASH_OK;
 }
 static ash_status f_float(tmpl_ctx *c, const tv *self, const tmpl_args *a, tv *out) {
-    (void)c;
     const tv *d = arg(a, 0, "default");
     double f;
     int64_t i;
+    if (self->kind == TV_UNDEF) return ash_tv_undefined(c, self);
     if (ash_tv_number(self, &f) || (self->kind == TV_STR && parse_number(self->u.s, false, &f, &i)))
         *out = (tv){.kind = TV_FLOAT, .u.f = f};
     else

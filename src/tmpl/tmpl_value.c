@@ -308,8 +308,6 @@ ash_status ash_tv_slice(tmpl_ctx *c, const tv *a, const tv *from, const tv *to, 
         n = ash_tmpl_chars(a->u.s);
     else if (a->kind == TV_UNDEF)
         return ash_tv_undefined(c, a);
-    else if (a->kind == TV_DICT || a->kind == TV_LIST)
-        return *out = tv_undef((ash_str){"a slice", 7}), ASH_OK;
     else
         return ash_tmpl_fail(c, ASH_E_FORMAT, "cannot slice %s", ash_tv_kind_name(a));
     if (step && step->kind != TV_NONE && (!ash_tv_int(step, &s) || s == 0 || s == INT64_MIN))

@@ -427,7 +427,7 @@ static ash_status f_indent(tmpl_ctx *c, const tv *self, const tmpl_args *a, tv *
     ash_str s, pad = {"    ", 4};
     int64_t w;
     ash_buf b = {0}, spaces = {0};
-    ash_status st = ash_tv_str(c, self, &s);
+    ash_status st = ash_tmpl_want_str(c, self, &s); /* a filter that does not turn its value into text */
     if (width && width->kind == TV_STR)
         pad = width->u.s;
     else if (width && ash_tv_int(width, &w)) {

@@ -175,6 +175,8 @@ snippets = [
     "{{ 'a' * 2.0 }}",
     "{{ none | select('none') | list }}{{ x | reject('none') | list }}{{ messages | map('int') | list }}",
     "{{ x | int }}",
+    "{{ 1 | indent }}",
+    "{{ x | indent }}",
     "{{ x | float }}",
     "{% set d = {} %}{{ d[1:] }}",
     "{{ raise_exception('no, thanks') }}",

@@ -3,6 +3,8 @@
 # usage: test.sh            fast tier: gcc and clang with -Werror, unit, golden and program tests at every CPU level this machine
 #                           has, sanitizers, fuzz targets 10 s each (under 25 minutes on two cores)
 #        test.sh --quick    gcc build and tests only
+#        test.sh --cross    64-bit ARM under qemu: unit and golden tests, kernels at every level; Windows under wine: same bytes as
+#                           here. Installs the cross compilers (an hour on two cores, nearly all of it emulation)
 #        test.sh --long     the fast tier with fuzz targets at 60 s each, then tests/long/*.sh (real models, llama.cpp as peer)
 set -eu
 cd "$(dirname "$0")/.."
@@ -34,6 +36,30 @@ tests() { # preset, ctest options
   quiet "$1-tests.log" ctest --preset "$@" -j "$jobs" --output-on-failure --no-tests=error
   grep "tests passed" "build/$1-tests.log"
 }
+
+if [ "$tier" = --cross ]; then
+  sh scripts/setup.sh --cross
+  stage "release build (what Windows is compared with)"
+  build release
+
+  stage "64-bit ARM: build, tests under qemu"
+  build aarch64
+  tests aarch64
+  for level in neon dotprod scalar; do # the default run above is i8mm
+    stage "64-bit ARM: kernels and golden models at level $level"
+    ASHLAR_CPU=$level
+    export ASHLAR_CPU
+    tests aarch64 -R 'test_kern|test_attn|test_golden'
+    unset ASHLAR_CPU
+  done
+
+  stage "64-bit Windows: libraries, build, program under wine"
+  JOBS=$jobs sh scripts/deps_mingw.sh
+  quiet mingw-configure.log cmake --preset mingw
+  quiet mingw-build.log cmake --build --preset mingw -j "$jobs" --target ashlar_cli
+  sh tests/cross/windows.sh "$PWD/build/release/ashlar" "$PWD/build/mingw/ashlar.exe"
+  exit 0
+fi
 
 stage "fetch the real models"
 smollm2=$(sh scripts/fetch_model.sh smollm2)

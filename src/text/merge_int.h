@@ -27,9 +27,10 @@ static inline bool ash_pair_make(const ash_vocab *v, bool spm, const char *p, ui
     if (n > v->max_raw) return false;
     uint32_t bit = (uint32_t)u[l1 - 1] * 256 + u[l1];
     if (!(v->joins[bit >> 3] >> (bit & 7) & 1)) return false;
-    *id = ash_vocab_raw_find(v, p + s1, n);
-    if (*id < 0) return false;
-    *key = v->rank[*id];
+    const ash_raw_slot *s = ash_vocab_raw_slot(v, p + s1, n);
+    if (!s) return false;
+    *id = s->id;
+    *key = s->len_rank & 0xffffff;
     return true;
 }
 

@@ -9,8 +9,6 @@
  * need it. */
 #include "text/merge_int.h"
 
-#include <stdlib.h>
-
 static uint64_t be_key(const uint8_t *p, size_t n) { /* up to eight bytes, zeros after the end */
     uint64_t k;
     if (n >= 8) {
@@ -30,26 +28,61 @@ typedef struct {
     int32_t id;
 } item; /* raw, len: without the first two bytes */
 
-static int cmp_item(const void *pa, const void *pb) {
-    const item *a = pa, *b = pb;
-    if (a->key != b->key) return a->key < b->key ? -1 : 1;
+static inline bool below(const item *a, const item *b) {
+    if (a->key != b->key) return a->key < b->key;
     if (a->len > 8 && b->len > 8) {
         int c = memcmp(a->raw + 8, b->raw + 8, ASH_MIN(a->len, b->len) - 8);
-        if (c) return c;
+        if (c) return c < 0;
     }
-    return (a->len > b->len) - (a->len < b->len); /* equal up to the end of one: the prefix first */
+    return a->len < b->len; /* equal up to the end of one: the prefix first */
 }
 
-static bool is_prefix(const ash_vocab *v, int32_t a, int32_t b) {
-    uint32_t na = v->raw_off[a + 1] - v->raw_off[a], nb = v->raw_off[b + 1] - v->raw_off[b];
-    return na <= nb && memcmp(v->raw + v->raw_off[a], v->raw + v->raw_off[b], na) == 0;
+/* A merge sort of its own: several times as fast as qsort with its calls, and that is most of the building. */
+static void sort_items(item *t, item *tmp, size_t n) {
+    if (n <= 12) {
+        for (size_t i = 1; i < n; i++) {
+            item x = t[i];
+            size_t j = i;
+            for (; j > 0 && below(&x, &t[j - 1]); j--) t[j] = t[j - 1];
+            t[j] = x;
+        }
+        return;
+    }
+    size_t m = n / 2, i = 0, j = m, k = 0;
+    sort_items(t, tmp, m);
+    sort_items(t + m, tmp, n - m);
+    if (!below(&t[m], &t[m - 1])) return; /* in order already */
+    memcpy(tmp, t, m * sizeof *t);
+    while (i < m && j < n) {
+        bool right = below(&t[j], &tmp[i]);
+        t[k++] = right ? t[j] : tmp[i];
+        j += right;
+        i += !right;
+    }
+    memcpy(t + k, tmp + i, (m - i) * sizeof *t);
+}
+
+/* Byte i of an item whose first two are b. */
+static inline uint8_t byte_at(const item *t, uint32_t b, uint32_t i) {
+    return (uint8_t)(i < 2 ? b >> (8 * (1 - i)) : i < 10 ? t->key >> (8 * (9 - i)) : t->raw[i - 2]);
+}
+
+/* Is a, of the same first two bytes, a prefix of b? */
+static inline bool is_prefix(const item *a, const item *b) {
+    if (a->len > b->len) return false;
+    if (a->len < 8) return a->len == 0 || (a->key ^ b->key) >> (64 - 8 * a->len) == 0;
+    return a->key == b->key && memcmp(a->raw + 8, b->raw + 8, a->len - 8) == 0;
 }
 
 static bool fill(ash_prefix_index *x, const ash_vocab *v) {
     uint32_t total = 256;
-    for (uint32_t i = 0; i <= v->slot_mask; i++) {
-        int32_t id = v->slots[i].id;
-        if (id < 0) continue;
+    /* by id, as their bytes lie; but only those that the hash table has */
+    uint64_t *in = ash_calloc((size_t)v->n / 64 + 1, sizeof *in);
+    if (!in) return false;
+    for (uint32_t i = 0; i <= v->slot_mask; i++)
+        if (v->slots[i].id >= 0) in[v->slots[i].id >> 6] |= 1ull << (v->slots[i].id & 63);
+    for (int32_t id = 0; id < v->n; id++) {
+        if (!(in[id >> 6] >> (id & 63) & 1)) continue;
         const uint8_t *r = (const uint8_t *)v->raw + v->raw_off[id];
         uint32_t len = v->raw_off[id + 1] - v->raw_off[id];
         if (v->kind != ASH_VK_BPE && ash_utf8_span((const char *)r, len) != len) x->odd = true;
@@ -58,12 +91,12 @@ static bool fill(ash_prefix_index *x, const ash_vocab *v) {
     x->first[0] = 256;
     for (int i = 0; i < 65536; i++) x->first[i + 1] += x->first[i];
     x->n = total;
-    item *t = ash_alloc(total * sizeof *t);
+    item *t = ash_alloc(total * sizeof *t), *tmp = ash_alloc((total / 2 + 1) * sizeof *tmp);
     uint32_t *at = ash_alloc(65536 * sizeof *at);
     x->key = ash_alloc(total * sizeof *x->key);
     x->link = ash_alloc(total * sizeof *x->link);
     x->ent = ash_calloc(total, sizeof *x->ent);
-    bool ok = t && at && x->key && x->link && x->ent;
+    bool ok = t && tmp && at && x->key && x->link && x->ent;
     if (!ok) goto done;
     for (int i = 0; i < 256; i++) {
         x->key[i] = 0;
@@ -73,9 +106,8 @@ static bool fill(ash_prefix_index *x, const ash_vocab *v) {
         x->link[i] = 1u << 24;
     }
     memcpy(at, x->first, 65536 * sizeof *at);
-    for (uint32_t i = 0; i <= v->slot_mask; i++) {
-        int32_t id = v->slots[i].id;
-        if (id < 0) continue;
+    for (int32_t id = 0; id < v->n; id++) {
+        if (!(in[id >> 6] >> (id & 63) & 1)) continue;
         const uint8_t *r = (const uint8_t *)v->raw + v->raw_off[id];
         uint32_t len = v->raw_off[id + 1] - v->raw_off[id];
         if (len > 1)
@@ -85,12 +117,11 @@ static bool fill(ash_prefix_index *x, const ash_vocab *v) {
     }
     for (uint32_t b = 0; b < 65536; b++) {
         uint32_t lo = x->first[b], hi = x->first[b + 1];
-        if (hi - lo > 1) qsort(t + lo, hi - lo, sizeof *t, cmp_item);
+        if (hi - lo > 1) sort_items(t + lo, tmp, hi - lo);
         for (uint32_t i = lo; i < hi; i++) {
             uint8_t c = (uint8_t)(b >> 8);
             uint32_t len = t[i].len + 2, up = i; /* the longest prefix is on the chain of the one before */
-            for (up = i > lo ? i - 1 : 0; up && !is_prefix(v, t[up].id, t[i].id);)
-                up -= x->link[up] & 0xffffff ? x->link[up] & 0xffffff : up;
+            for (up = i > lo ? i - 1 : 0; up && !is_prefix(&t[up], &t[i]);) up -= x->link[up] & 0xffffff ? x->link[up] & 0xffffff : up;
             x->key[i] = t[i].key;
             x->ent[i].id = t[i].id;
             x->ent[i].len = len;
@@ -98,16 +129,18 @@ static bool fill(ash_prefix_index *x, const ash_vocab *v) {
             x->link[i] = ASH_MIN(len, 255u) << 24 | (up ? i - up : 0);
             for (uint32_t e = i; (e = ash_prefix_parent(x, e, c)) != ASH_NO_PREFIX;) {
                 uint32_t k = x->ent[e].len;
-                const uint8_t *r = (const uint8_t *)v->raw + v->raw_off[t[i].id] + k;
+                uint8_t next = byte_at(&t[i], b, k);
                 if (len == k + 1)
-                    x->ent[e].plus1 |= 1u << (r[0] & 31);
+                    x->ent[e].plus1 |= 1u << (next & 31);
                 else
-                    x->ent[e].plus2 |= 1ull << ash_two(r[0], r[1]);
+                    x->ent[e].plus2 |= 1ull << ash_two(next, byte_at(&t[i], b, k + 1));
             }
         }
     }
 done:
+    ash_free(in);
     ash_free(t);
+    ash_free(tmp);
     ash_free(at);
     return ok;
 }

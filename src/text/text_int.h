@@ -18,7 +18,8 @@
  * merges by rank, byte fallback ("gemma4"). WPM: WordPiece ("bert"). UGM: unigram, the likeliest split ("t5"). */
 typedef enum { ASH_VK_BPE, ASH_VK_SPM, ASH_VK_CPE, ASH_VK_WPM, ASH_VK_UGM } ash_vocab_kind;
 
-typedef struct { uint32_t hash; int32_t id; } ash_raw_slot; /* id -1: free */
+/* id -1: free. `off` into `raw`; length (at most 255) << 24 | rank of its score (SPM): what a lookup needs, in one place. */
+typedef struct { uint32_t hash; int32_t id; uint32_t off, len_rank; } ash_raw_slot;
 typedef struct { uint64_t key; uint32_t rank; int32_t id; } ash_merge_slot; /* key: left << 32 | right; rank ~0: free */
 
 typedef struct { uint32_t key; int32_t id; } ash_pair2; /* id -1: nothing */
@@ -53,7 +54,7 @@ struct ash_vocab {
      * fits into a nearer cache than the tables. Index: top bits of the 32-bit hash. */
     uint64_t *maybe;
     uint32_t maybe_shift;
-    uint32_t *rank;    /* SPM: [n], dense order of scores, best first; equal scores share a rank */
+    uint32_t *rank;    /* SPM: [n], while it is made: dense order of scores, best first; equal scores share a rank */
     uint32_t n_ranks;  /* ranks are below this */
     ash_pair2 *pair2;  /* [128 * 128] what two ASCII bytes make */
     uint8_t *joins;    /* not BPE: bit b1 * 256 + b2: some token has these bytes side by side */
@@ -114,7 +115,11 @@ static inline uint32_t ash_raw_hash(const char *p, size_t n) {
     h *= 0xbf58476d1ce4e5b9u;
     return (uint32_t)(h >> 32);
 }
-int32_t ash_vocab_raw_find(const ash_vocab *v, const char *p, size_t n); /* -1: no such token */
+const ash_raw_slot *ash_vocab_raw_slot(const ash_vocab *v, const char *p, size_t n); /* NULL: no such token */
+static inline int32_t ash_vocab_raw_find(const ash_vocab *v, const char *p, size_t n) {
+    const ash_raw_slot *s = ash_vocab_raw_slot(v, p, n);
+    return s ? s->id : -1;
+}
 static inline bool ash_maybe(const ash_vocab *v, uint32_t h) {
     uint32_t i = h >> v->maybe_shift;
     return v->maybe[i >> 6] >> (i & 63) & 1;

@@ -62,17 +62,15 @@ static int byte_token(ash_str s) {
 /* ---- raw bytes -> id ---- */
 static ash_str raw_str(const ash_vocab *v, int32_t t) { return (ash_str){v->raw + v->raw_off[t], v->raw_off[t + 1] - v->raw_off[t]}; }
 
-int32_t ash_vocab_raw_find(const ash_vocab *v, const char *p, size_t n) {
-    if (n > v->max_raw) return -1;
+const ash_raw_slot *ash_vocab_raw_slot(const ash_vocab *v, const char *p, size_t n) {
+    if (n > v->max_raw) return NULL;
     uint32_t h = ash_raw_hash(p, n);
-    if (!v->merges && v->maybe && !ash_maybe(v, h)) return -1;
+    if (!v->merges && v->maybe && !ash_maybe(v, h)) return NULL;
     for (uint32_t i = h & v->slot_mask;; i = (i + 1) & v->slot_mask) {
         const ash_raw_slot *s = &v->slots[i];
-        if (s->id < 0) return -1;
-        if (s->hash == h) {
-            ash_str r = raw_str(v, s->id);
-            if (r.n == n && memcmp(r.p, p, n) == 0) return s->id;
-        }
+        if (s->id < 0) return NULL;
+        if (s->hash != h || s->len_rank >> 24 != ASH_MIN(n, (size_t)255) || (n >= 255 && raw_str(v, s->id).n != n)) continue;
+        if (memcmp(v->raw + s->off, p, n) == 0) return s;
     }
 }
 
@@ -84,7 +82,7 @@ static void raw_insert(ash_vocab *v, int32_t t) {
             ash_str o = raw_str(v, v->slots[i].id);
             if (o.n == r.n && memcmp(o.p, r.p, r.n) == 0) break; /* twice the same: the last one counts */
         }
-    v->slots[i] = (ash_raw_slot){h, t};
+    v->slots[i] = (ash_raw_slot){h, t, v->raw_off[t], (uint32_t)ASH_MIN(r.n, (size_t)255) << 24};
 }
 
 /* Tokens that merging may produce. CONTROL never: text must not turn into control tokens unasked. */
@@ -112,7 +110,7 @@ static ash_status build_raw(ash_vocab *v, ash_error *err) {
     v->raw_off = ash_alloc(((size_t)v->n + 1) * sizeof *v->raw_off);
     v->slots = ash_alloc(size * sizeof *v->slots);
     if (!v->raw || !v->raw_off || !v->slots) return ash_fail(err, ASH_E_NOMEM, "out of memory for a vocabulary of %d tokens", v->n);
-    for (uint32_t i = 0; i < size; i++) v->slots[i] = (ash_raw_slot){0, -1};
+    for (uint32_t i = 0; i < size; i++) v->slots[i] = (ash_raw_slot){.id = -1};
     v->slot_mask = size - 1;
     for (int i = 0; i < 256; i++) v->byte_id[i] = -1;
     uint32_t at = 0;
@@ -396,9 +394,13 @@ ash_status ash_vocab_index(ash_vocab *v, const ash_gguf *g, ash_error *err) {
     ASH_TRY(build_raw(v, err));
     if (v->kind == ASH_VK_BPE || v->kind == ASH_VK_CPE) ASH_TRY(build_merges(v, g, err));
     if (v->kind == ASH_VK_SPM) ASH_TRY(build_ranks(v, g, err));
+    for (uint32_t i = 0; v->rank && i <= v->slot_mask; i++)
+        if (v->slots[i].id >= 0) v->slots[i].len_rank |= v->rank[v->slots[i].id];
     if (v->kind == ASH_VK_UGM) ASH_TRY(build_scores(v, g, err));
     ASH_TRY(build_maybe(v, err));
     ASH_TRY(build_pairs(v, err));
     ASH_TRY(build_specials(v, &v->user, false, err));
+    ash_free(v->rank); /* the slots have them */
+    v->rank = NULL;
     return build_specials(v, &v->all, true, err);
 }

@@ -28,8 +28,8 @@ enum { SEAMS = 1 << 16, PAIRS = 1 << 14, ENT_BITS = 19, VAL_BITS = 64 - 2 * ENT_
 #define ENT_SYM (UINT32_MAX - 1) /* in place of an entry: the first symbol, which is none */
 
 typedef struct {
-    uint32_t start, ent;
-} taken;
+    uint32_t start, ent, longest;
+} taken; /* longest: the longest entry that begins there */
 
 struct ash_long {
     const ash_vocab *v;
@@ -152,14 +152,15 @@ static inline uint32_t pair_key(ash_long *l, const bool spm, const char *p, uint
     return key;
 }
 
-/* Entries x and y, neither of them odd, on either side of the seam. */
-static bool stands(ash_long *l, const bool spm, const char *p, uint32_t seam, uint32_t x, uint32_t y) {
+/* Entries x and y, neither of them odd, on either side of the seam. If x is the longest that begins where it
+ * does, it makes nothing with anything. */
+static bool stands(ash_long *l, const bool spm, const char *p, uint32_t seam, uint32_t x, uint32_t y, bool longest) {
     const ash_prefix_ent *ent = l->x->ent, *ex = &ent[x], *ey = &ent[y];
     const uint8_t *s = (const uint8_t *)p + seam;
     const uint32_t one = s[0] & 31, two = ey->len > 1 ? ash_two(s[0], s[1]) : 0;
     uint32_t kx = last_of(l, x), ky = last_of(l, y), end = NOTHING; /* a pair with a key below `end` has time to merge */
     for (;;) {
-        bool may = ey->len > 1 ? ex->plus2 >> two & 1 : ex->plus1 >> one & 1;
+        bool may = !longest && (ey->len > 1 ? ex->plus2 >> two & 1 : ex->plus1 >> one & 1);
         if (may && pair_key(l, spm, p, seam, x, ex->len, y, ey->len) < end) return false;
         if (ky >= kx) { /* y's last merge is the later: equal keys go from left to right */
             if (ky == 0) return true;
@@ -169,6 +170,7 @@ static bool stands(ash_long *l, const bool spm, const char *p, uint32_t seam, ui
             ky = last_of(l, y);
         } else {
             end = kx;
+            longest = false;
             x = atomic_load_explicit(&ex->r, memory_order_relaxed);
             ex = &ent[x];
             kx = last_of(l, x);
@@ -216,7 +218,7 @@ static inline bool is_dead(const ash_long *l, uint32_t n, uint32_t at) { return 
 static inline uint32_t choose(ash_long *l, const bool spm, word *w, size_t k, uint32_t e, uint64_t key, uint64_t *memo) {
     const ash_prefix_index *x = l->x;
     const uint8_t *s = (const uint8_t *)w->p + w->pos;
-    const taken before = k ? l->st[k - 1] : (taken){0, ENT_SYM};
+    const taken before = k ? l->st[k - 1] : (taken){0, ENT_SYM, 0};
     /* at a place where no token has these bytes side by side, everything stands */
     bool free = k == 0 || (spm && !(l->v->joins[(s[-1] * 256u + s[0]) >> 3] >> (s[0] & 7) & 1));
     bool odd = before.ent == ENT_SYM || last_of(l, before.ent) == ASH_TI_ODD;
@@ -225,7 +227,7 @@ static inline uint32_t choose(ash_long *l, const bool spm, word *w, size_t k, ui
         w->work++;
         if (last == ASH_TI_NEVER) continue;
         if (!free && !(odd || last == ASH_TI_ODD ? (!spm && before.ent == ENT_SYM) || stands_odd(l, w->p, before.start, w->pos, end)
-                                                 : stands(l, spm, w->p, w->pos, before.ent, e)))
+                                                 : stands(l, spm, w->p, w->pos, before.ent, e, before.longest == before.ent)))
             continue;
         if (memo) *memo = key << VAL_BITS | e;
         memo = NULL;
@@ -246,10 +248,12 @@ static inline int walk(ash_long *l, const bool spm, const char *p, uint32_t n, s
     const uint64_t most = 32 * (uint64_t)n + 65536;
     word w = {p, n, 0, 0, spm};
     size_t k = 0;
-    uint32_t prev = ENT_SYM;
+    uint32_t prev = ENT_SYM, top = 0;
     while (w.pos < n) {
         uint32_t e = ash_prefix_longest(x, l->v, p + w.pos, n - w.pos, &w.work);
         uint64_t key = 0, *memo = NULL;
+        top = e;
+        if (e != ASH_NO_PREFIX) __builtin_prefetch(&x->ent[e]);
         if (ASH_LIKELY(prev != ENT_SYM && e != ASH_NO_PREFIX && l->seams)) {
             key = both(prev, e);
             memo = place(l->seams, SEAMS, key);
@@ -257,7 +261,7 @@ static inline int walk(ash_long *l, const bool spm, const char *p, uint32_t n, s
                 uint32_t c = *memo & NOTHING, end = w.pos + x->ent[c == NOTHING ? 0 : c].len;
                 memo = NULL;
                 if (ASH_LIKELY(c != NOTHING && !is_dead(l, n, end))) {
-                    if (!push(l, k++, (taken){w.pos, prev = c})) return -1;
+                    if (!push(l, k++, (taken){w.pos, prev = c, top})) return -1;
                     w.pos = end;
                     continue;
                 }
@@ -270,13 +274,14 @@ static inline int walk(ash_long *l, const bool spm, const char *p, uint32_t n, s
             if (!mark_dead(l, n, w.pos)) return -1;
             k--;
             w.pos = l->st[k].start;
+            top = l->st[k].longest;
             e = l->st[k].ent;
             if (e == ENT_SYM)
                 e = ASH_NO_PREFIX;
             else
                 e = choose(l, spm, &w, k, ash_prefix_parent(x, e, (uint8_t)p[w.pos]), 0, NULL);
         }
-        if (l->oom || !push(l, k++, (taken){w.pos, prev = e})) return -1;
+        if (l->oom || !push(l, k++, (taken){w.pos, prev = e, top})) return -1;
         if (w.work > most) return 0;
         int32_t id;
         w.pos += e == ENT_SYM ? ash_first_symbol(l->v, spm, p + w.pos, p + n, &id) : x->ent[e].len;

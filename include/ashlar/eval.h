@@ -139,7 +139,7 @@ typedef struct {
 
 typedef struct {
     uint32_t n_ctx;        /* 0: 32 */
-    uint32_t skip;         /* positions not scored at each chunk's start; 0: 4 */
+    uint32_t skip;         /* positions not scored at each chunk's start; 0: 8 */
     uint32_t min_chunks;   /* 0: 16 */
     uint32_t max_chunks;   /* 0: 2048; never more than the text has */
     double until;          /* stop a variant when half <= until * mean; 0: 0.2 */

@@ -18,7 +18,7 @@ int ash_role_parse(const char *s, size_t n) {
 }
 
 ash_sweep_opts ash_sweep_defaults(void) {
-    return (ash_sweep_opts){.n_ctx = 32, .skip = 4, .min_chunks = 16, .max_chunks = 2048, .until = 0.2, .cpu_level = -1, .seed = 1, .mem_bytes = 512000000};
+    return (ash_sweep_opts){.n_ctx = 32, .skip = 8, .min_chunks = 16, .max_chunks = 2048, .until = 0.2, .cpu_level = -1, .seed = 1, .mem_bytes = 512000000};
 }
 
 ash_sweep_opts ash_sweep_filled(const ash_sweep_opts *o) {

@@ -3,7 +3,7 @@
  * error, as a wrong split makes a model worse without any other sign. */
 #include "convert/hf_int.h"
 
-#include <stdio.h>
+#include <stdlib.h>
 
 #define CONTRACT "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 #define LLAMA3 CONTRACT "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
@@ -48,6 +48,7 @@ static const struct {
     {"gpt-4o", REMOVED(O200K) BYTES},
     {"tekken", SPLIT(TEKKEN) BYTES},
     {"starcoder", NULL},
+    {"stablelm2", NULL},
     {"falcon", ">punct(Contiguous)" BYTES_GPT2 ">digits" SPLIT("[0-9][0-9][0-9]")},
     {"deepseek-llm", NULL},
     {"deepseek-coder", NULL},
@@ -99,8 +100,11 @@ ash_status ash_hf_pretok(const json_t *tokenizer, const char **name, ash_error *
     if (!ash_buf_ok(&b)) st = ash_fail(err, ASH_E_NOMEM, "out of memory");
     for (size_t i = 0; st == ASH_OK && i < ASH_ARRAY_LEN(known); i++)
         if (known[i].form && strcmp(known[i].form, b.p) == 0) *name = known[i].name;
-    if (*name && strcmp(*name, "qwen2") == 0 && json_is_null(json_object_get(tokenizer, "normalizer")))
-        *name = "deepseek-r1-qwen"; /* the same split without NFC */
+    if (*name && strcmp(*name, "qwen2") == 0) { /* the same split without NFC has another name */
+        char *norm = json_dumps(json_object_get(tokenizer, "normalizer"), JSON_ENCODE_ANY);
+        if (!norm || !strstr(norm, "\"NFC\"")) *name = "stablelm2";
+        free(norm);
+    }
     if (st == ASH_OK && !*name)
         st = ash_fail(err, ASH_E_UNSUPPORTED, "tokenizer.json: unknown pre-tokenizer %.180s; --pre NAME forces one", b.n ? b.p : "(none)");
     ash_buf_free(&b);

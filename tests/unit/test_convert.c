@@ -489,7 +489,7 @@ static void test_scores_from_merges(void **state) {
     double best = 0, mine = 0; /* scores of merged pieces fall together: same order, ties apart */
     for (uint64_t i = 0; i < x->n; i++) {
         double p, q;
-        int64_t type;
+        int64_t type = 0;
         assert_true(ash_gguf_array_f64(x, i, &p) && ash_gguf_array_f64(y, i, &q) && ash_gguf_array_i64(t, i, &type));
         if (type != 1) continue;
         if (p < best) assert_true(q <= mine);

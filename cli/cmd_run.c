@@ -15,7 +15,7 @@
 
 static const char *grammar_arg, *schema_arg;
 static bool strict_schema;
-static const char *system_arg;
+static const char *session_path, *system_arg;
 static bool raw, ignore_eos, stats = true;
 static int64_t n_predict = -1, ctx, seed = -1, top_k = -1, last_n = -2;
 static double temp = -1, top_p = -1, min_p = -1, repeat = -1, presence, frequency;
@@ -27,6 +27,7 @@ static const opt_def options[] = {
     {OPT_I64, 'n', "predict", "N", "Stop after N tokens (default: at the end of the answer or of the context).", &n_predict},
     {OPT_I64, 'c', "ctx", "N", "Tokens of context (default: the model's, at most 4096).", &ctx},
     CLI_CACHE_OPTIONS,
+    {OPT_STR, 0, "session", "FILE", "Go on with what FILE holds of the cache, where it exists, and write it at the end.", &session_path},
     {OPT_I64, 's', "seed", "N", "Seed of the draw (default: the clock).", &seed},
     {OPT_F64, 0, "temp", "T", "Temperature; 0 takes the likeliest token (default 0.8, or the file's).", &temp},
     {OPT_I64, 0, "top-k", "K", "Draw among the K likeliest; 0: all (default 40, or the file's).", &top_k},
@@ -443,6 +444,7 @@ static ash_status set_up(chat *c, const char *path, ash_error *err) {
     o.n_threads = g_threads;
     ASH_TRY(cli_loras_load(&c->loras, &lora_args, c->m, &o, err));
     ASH_TRY(ash_session_new(&c->s, c->m, &o, err));
+    if (session_path && access(session_path, F_OK) == 0) ASH_TRY(ash_session_load(c->s, session_path, err));
     ASH_TRY(ash_detok_new(&c->d, c->v, false, err));
     ASH_TRY(cli_constraint(grammar_arg, schema_arg, strict_schema, &c->grammar, err));
     if (c->grammar) ASH_TRY(ash_matcher_new(&c->matcher, c->grammar, c->v, err));
@@ -483,6 +485,7 @@ static int run(int argc, char **argv) {
     int rc = 0;
     if (st == ASH_OK && (rc = sampler_options(&c, bias)) == 0) {
         st = argc > 1 ? one_shot(&c, argv[1], &err) : conversation(&c, &err);
+        if (st == ASH_OK && session_path) st = ash_session_save(c.s, session_path, &err);
     }
     if (st != ASH_OK) rc = cli_fail(&err, st);
     drop_messages(&c, 0);

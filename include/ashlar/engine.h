@@ -64,6 +64,13 @@ ASH_API const ash_token *ash_session_tokens(const ash_session *s);
 /* n_vocab logits after the last token, final soft-cap applied. Borrowed until the next call on s. */
 ASH_API const float *ash_session_logits(const ash_session *s);
 
+/* The timeline with its KV and its latest snapshots in a file (docs/formats/session.md), written beside and renamed; and back,
+ * into any session of the same model, adapters, precision and cache types whose context holds it. Afterwards logits are NULL until
+ * the next sync or append. A file that is damaged (ASH_E_FORMAT) or was made otherwise (ASH_E_STATE, ASH_E_LIMIT) leaves the
+ * session as it was. */
+ASH_API ash_status ash_session_save(const ash_session *s, const char *path, ash_error *err);
+ASH_API ash_status ash_session_load(ash_session *s, const char *path, ash_error *err);
+
 /* All-positions evaluation of a fresh timeline (used by logits and eval): tokens[0..n) from position
  * 0, calling sink for each position >= first with its logits (n_vocab). Sessions's timeline is lost. */
 typedef ash_status (*ash_logits_sink)(void *ctx, size_t pos, const float *logits, ash_error *err);

@@ -199,6 +199,7 @@ void ash_kvcache_mark(ash_kvcache *c) {
     }
     s->n = c->n;
     s->stamp = ++c->stamp;
+    memset(s->mem, 0, c->snap_bytes); /* no byte of a session file is left to chance */
     copy_windows(c, s->mem, c->n, true);
 }
 
@@ -227,4 +228,35 @@ size_t ash_kvcache_back(ash_kvcache *c, size_t limit, size_t same) {
     n = ASH_MIN(snap_stand(c, best->n), limit);
     const size_t held = snap_stand(c, best->n);
     return stand(c, n, held > (size_t)c->window ? held - (size_t)c->window : 0);
+}
+
+/* ---- pieces ---- */
+/* Units [b, e) of a ring of cap units. */
+static void ring_pieces(char *ring, size_t cap, size_t size, size_t b, size_t e, ash_kv_piece fn, void *ctx) {
+    for (size_t p = b, n; p < e; p += n) {
+        n = ASH_MIN(e - p, cap - p % cap);
+        fn(ctx, ring + p % cap * size, n * size);
+    }
+}
+
+void ash_kvcache_pieces(const ash_kvcache *c, ash_kv_piece fn, void *ctx) {
+    for (int il = 0; il < c->m->hp.n_layer; il++) {
+        const ash_layer *l = &c->m->layers[il];
+        if (l->kv_layer != il) continue;
+        const size_t from = l->window ? c->lo : 0, hd = (size_t)l->head_dim, cap = (size_t)c->layers[il].cap;
+        for (int i = 0; i < 2; i++) {
+            const ash_kv_half *h = i ? &c->layers[il].v : &c->layers[il].k;
+            for (size_t g = 0; g < (size_t)l->n_head_kv; g++) {
+                if (!h->block) {
+                    const size_t size = hd * elem(h->form);
+                    ring_pieces(h->p + g * cap * size, cap, size, from, c->n, fn, ctx);
+                    continue;
+                }
+                const size_t nb = cap / ASH_KV_BLOCK, sink = ASH_KV_SINK / ASH_KV_BLOCK;
+                ring_pieces(h->p + g * nb * h->block, nb, h->block, ASH_MAX(from / ASH_KV_BLOCK, sink), c->n / ASH_KV_BLOCK, fn, ctx);
+                fn(ctx, h->sink + g * ASH_KV_SINK * hd, ASH_MIN(c->n, (size_t)ASH_KV_SINK) * hd * 2);
+                ring_pieces((char *)(h->tail + g * ASH_KV_SPAN * hd), ASH_KV_SPAN, hd * 2, c->tail_lo, c->n, fn, ctx);
+            }
+        }
+    }
 }

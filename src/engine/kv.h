@@ -57,4 +57,9 @@ void ash_kvcache_clear(ash_kvcache *c);
 /* Keep the windows as they are now; the oldest snapshot makes room. */
 void ash_kvcache_mark(ash_kvcache *c);
 
+/* What must be kept of a cache to go on from position c->n: one call per piece, in a fixed order that depends on c->n, c->lo,
+ * c->tail_lo, the model and the types only. */
+typedef void (*ash_kv_piece)(void *ctx, void *p, size_t n);
+void ash_kvcache_pieces(const ash_kvcache *c, ash_kv_piece fn, void *ctx);
+
 #endif

@@ -1,29 +1,11 @@
 /* session.c - one timeline: the tokens, their KV, the logits after the last. The caller hands over the prefix it wants;
  * what of the old timeline can stay is decided here and in kv.c, the rest is computed in batches by fwd.c. */
 #include "ashlar/engine.h"
-#include "engine/kv.h"
+#include "engine/session_int.h"
 #include "engine/size.h"
 #include "model/adapter.h"
 
 #include <math.h>
-
-struct ash_session {
-    ash_model *m;
-    const ash_kern *k;
-    ash_pool *pool;
-    ash_fwd fwd;
-    ash_kvcache kv;
-    uint32_t n_ctx, n_batch;
-    ash_token *tokens; /* n_ctx */
-    size_t n_tokens;   /* the timeline; kv.n <= n_tokens of it are computed */
-    float *logits;     /* head_tok rows; row 0 is the last token's */
-    int head_tok;
-    bool have_logits;
-    ash_lora_use *lora;
-    float *mem; /* fwd's buffers */
-    void *mm_mem, *attn_mem;
-    uint64_t bytes;
-};
 
 ash_session_opts ash_session_defaults(void) { return (ash_session_opts){.precision = ASH_PREC_FAST, .cpu_level = -1}; }
 

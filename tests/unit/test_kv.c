@@ -1,6 +1,7 @@
 /* test_kv.c - quantized KV caches: blocks come back near and the same at every CPU level; a timeline gives the same bits however
  * it was batched, edited, rewound; errors of the cached types stay in their order. */
 #include "golden.h"
+#include "engine/session_int.h"
 #include "kern/kv_block.h"
 
 #include <math.h>
@@ -228,8 +229,105 @@ static void names(void **st) {
     ash_model_free(m);
 }
 
+/* A conversation of three turns that ends in a file; another session goes on from it: appending computes the new tokens only
+ * (and the last one again, for its logits), another answer or an edited question starts from the last mark. */
+static void session_files(void **st) {
+    (void)st;
+    static const char *const models[] = {"gemma3", "llama", "gemma4-e", "phi3-longrope"};
+    const char *file = "test-kv.session";
+    ash_error err = {0};
+    ash_token t[N_CTX];
+    ash_rng_seed(&g_rng, 6);
+    for (size_t i = 0; i < N_CTX; i++) t[i] = rnd_token();
+    for (size_t mi = 0; mi < ASH_ARRAY_LEN(models); mi++) {
+        ash_model *m = g_model(models[mi], "model.gguf");
+        for (int pair = 0; pair < 4; pair++) {
+            const bool quantized = pair < 4, windows = mi != 1 && mi != 3;
+            size_t reused, n = 0;
+            ash_session *a = session(m, pair, ASH_PREC_FAST, 8, 1), *b = session(m, pair, ASH_PREC_FAST, 32, 2);
+            ash_session *fresh = session(m, pair, ASH_PREC_FAST, 64, 1);
+            for (int turn = 0; turn < 3; turn++) { /* question of 40, answer of 30 */
+                sync_ok(a, t, n + 40, &reused);
+                assert_true(reused + 1 >= n); /* nothing seen before is computed again but the last token */
+                assert_int_equal(ash_session_mark(a, &err), ASH_OK);
+                for (size_t i = n + 40; i < n + 70; i++) assert_int_equal(ash_session_append(a, t[i], &err), ASH_OK);
+                assert_int_equal(ash_session_mark(a, &err), ASH_OK);
+                n += 70;
+            }
+            if (ash_session_save(a, file, &err) != ASH_OK || ash_session_load(b, file, &err) != ASH_OK)
+                fail_msg("%s: %s", models[mi], err.msg);
+            assert_int_equal(ash_session_n_tokens(b), n);
+            assert_memory_equal(ash_session_tokens(b), t, n * sizeof *t);
+            assert_null(ash_session_logits(b));
+            sync_ok(b, t, n, &reused); /* nothing new: one token, for its logits */
+            assert_int_equal(reused, n - 1);
+            same_logits(b, a, m, models[mi]);
+            sync_ok(b, t, n + 40, &reused); /* the next question */
+            assert_int_equal(reused, n);
+            sync_ok(fresh, t, n + 40, NULL);
+            same_logits(b, fresh, m, models[mi]);
+            assert_int_equal(ash_session_load(b, file, &err), ASH_OK);
+            sync_ok(b, t, n - 30, &reused); /* the last answer again: from its question's mark, or a span's start */
+            assert_true(reused >= (n - 30) - (quantized ? ASH_KV_SPAN : 1) - (windows ? 1 : 0));
+            sync_ok(fresh, t, n - 30, NULL);
+            same_logits(b, fresh, m, models[mi]);
+            t[n - 60] ^= 1; /* the last question edited */
+            sync_ok(b, t, n - 30, &reused);
+            assert_true(reused + ASH_KV_SPAN + 10 >= n - 70);
+            sync_ok(fresh, t, n - 30, NULL);
+            same_logits(b, fresh, m, models[mi]);
+            ash_session_free(a), ash_session_free(b), ash_session_free(fresh);
+        }
+        ash_model_free(m);
+    }
+    unlink(file);
+}
+
+static void refused(void **st) {
+    (void)st;
+    const char *file = "test-kv-bad.session";
+    ash_error err = {0};
+    ash_model *m = g_model("gemma3", "model.gguf"), *other = g_model("llama", "model.gguf");
+    ash_session *s = session(m, 0, ASH_PREC_FAST, 8, 1), *types = session(m, 1, ASH_PREC_FAST, 8, 1),
+                *exact = session(m, 0, ASH_PREC_EXACT, 8, 1);
+    ash_session *o = session(other, 0, ASH_PREC_FAST, 8, 1);
+    ash_session *small = g_session(
+        m, (ash_session_opts){
+               .n_ctx = 64, .n_threads = 1, .precision = ASH_PREC_FAST, .cpu_level = -1, .cache_k = ASH_KV_Q4_0, .cache_v = ASH_KV_Q4_0});
+    ash_token t[100];
+    for (size_t i = 0; i < 100; i++) t[i] = (ash_token)(i + 3);
+    sync_ok(s, t, 100, NULL);
+    assert_int_equal(ash_session_mark(s, &err), ASH_OK);
+    assert_int_equal(ash_session_save(s, file, &err), ASH_OK);
+    assert_int_equal(ash_session_load(types, file, &err), ASH_E_STATE);
+    assert_non_null(strstr(err.msg, "q4_0 keys"));
+    assert_int_equal(ash_session_load(exact, file, &err), ASH_E_STATE);
+    assert_int_equal(ash_session_load(o, file, &err), ASH_E_STATE);
+    assert_non_null(strstr(err.msg, "another model"));
+    assert_int_equal(ash_session_load(small, file, &err), ASH_E_LIMIT);
+    assert_int_equal(ash_session_load(s, "no-such.session", &err), ASH_E_IO);
+    ash_buf b = {0};
+    assert_int_equal(ash_file_read(file, 1 << 26, &b, &err), ASH_OK);
+    uint8_t *bytes = (uint8_t *)b.p;
+    ash_session_head h;
+    for (size_t cut = 0; cut < b.n; cut += cut < 100 ? 1 : 997) assert_true(ash_session_parse(&h, bytes, cut, &err) != ASH_OK);
+    for (size_t at = 0; at < b.n; at += at < 100 ? 1 : 1009) { /* one bit: refused, and the session stays as it is */
+        bytes[at] ^= 0x10;
+        assert_int_equal(ash_file_write_atomic(file, bytes, b.n, &err), ASH_OK);
+        assert_true(ash_session_load(s, file, &err) != ASH_OK);
+        bytes[at] ^= 0x10;
+    }
+    assert_int_equal(ash_session_n_tokens(s), 100);
+    assert_non_null(ash_session_logits(s));
+    ash_buf_free(&b);
+    unlink(file);
+    ash_session_free(s), ash_session_free(types), ash_session_free(exact), ash_session_free(o), ash_session_free(small);
+    ash_model_free(m), ash_model_free(other);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(blocks),       cmocka_unit_test(rotation), cmocka_unit_test(chunking),
-                                       cmocka_unit_test(edit_scripts), cmocka_unit_test(errors),   cmocka_unit_test(names)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(blocks),        cmocka_unit_test(rotation), cmocka_unit_test(chunking),
+                                       cmocka_unit_test(edit_scripts),  cmocka_unit_test(errors),   cmocka_unit_test(names),
+                                       cmocka_unit_test(session_files), cmocka_unit_test(refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -53,6 +53,10 @@ ssize_t ash_win_readlink(const char *path, char *buf, size_t n); /* of /proc/sel
 #define fsync _commit
 #define fchmod(fd, mode) ((void)(fd), (void)(mode))
 
+/* advice on mapped pages is not passed on: this system trims working sets by itself */
+enum { MADV_DONTNEED, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WILLNEED };
+#define madvise(p, n, advice) ((void)(p), (void)(n), (void)(advice))
+
 /* ---- strings, sorting ---- */
 void *ash_win_memmem(const void *hay, size_t n_hay, const void *needle, size_t n_needle);
 char *ash_win_strndup(const char *s, size_t n);

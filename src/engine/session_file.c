@@ -197,7 +197,7 @@ ash_status ash_session_load(ash_session *s, const char *path, ash_error *err) {
     if (st == ASH_OK) st = check_head(s, &h, &c, err);
     if (st != ASH_OK) {
         ash_map_close(&map);
-        return ash_error_prefix(err, "%s: ", path);
+        return ash_error_prefix(err, "%s", path);
     }
     ash_kvcache_clear(&s->kv);
     s->kv.n = c.n, s->kv.lo = c.lo, s->kv.tail_lo = c.tail_lo;

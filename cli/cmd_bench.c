@@ -1,7 +1,4 @@
 /* cmd_bench.c - `ashlar bench`: speed of a model on this machine: prefill, decode, load, first token, memory. */
-#include "cli.h"
-
-#include "ashlar/engine.h"
 #include "model_args.h"
 
 #include <jansson.h>
@@ -12,15 +9,18 @@
 #endif
 #include <time.h>
 
-static int64_t n_prompt = 512, n_gen = 128, reps = 5, batch, depth;
+static int64_t n_prompt = 512, n_gen = 128, reps = 5, batch, depth, ctx;
 static bool exact;
+static cli_weights weights;
 
 static const opt_def options[] = {
     {OPT_I64, 'p', "prompt", "N", "Tokens of the prompt; 0 leaves prefill out.", &n_prompt},
     {OPT_I64, 'n', "gen", "N", "Tokens generated one by one; 0 leaves decode out.", &n_gen},
     {OPT_I64, 'd', "depth", "N", "Tokens in the context when decoding begins.", &depth},
     {OPT_I64, 'r', "reps", "N", "Repetitions; the median is reported.", &reps},
-    {OPT_I64, 'b', "batch", "N", "Tokens per pass of the prefill (default 512).", &batch},
+    {OPT_I64, 'b', "batch", "N", "Tokens per pass of the prefill (default: up to 512, as many as fit in little memory).", &batch},
+    {OPT_I64, 'c', "ctx", "N", "Tokens of context the session is made for (default: as many as are used).", &ctx},
+    CLI_WEIGHTS_OPTS(&weights),
     {OPT_FLAG, 0, "exact", NULL, "Float32 activations and KV cache instead of the everyday path.", &exact},
     CLI_CACHE_OPTIONS,
     {OPT_END, 0, NULL, NULL, NULL, NULL}};
@@ -50,10 +50,11 @@ typedef struct {
 static ash_status measure(const char *path, ash_model **mo, ash_session **so, figures *f, ash_error *err) {
     double t0 = now();
     ASH_TRY(ash_model_load(mo, path, err));
+    ASH_TRY(cli_weights_place(&weights, *mo, err));
     ash_session_opts o = ash_session_defaults();
     const int64_t n_ids = n_prompt > depth ? n_prompt : depth;
     ASH_TRY(cli_cache_types(&o.cache_k, &o.cache_v, err));
-    o.n_ctx = (uint32_t)(n_ids + n_gen + 1);
+    o.n_ctx = (uint32_t)(ctx ? ctx : n_ids + n_gen + 1);
     o.n_batch = (uint32_t)batch;
     o.n_threads = g_threads;
     o.precision = exact ? ASH_PREC_EXACT : ASH_PREC_FAST;
@@ -121,6 +122,8 @@ static int run(int argc, char **argv) {
         return cli_usage("-p and -n must be 0 to 16777216, and not both 0");
     if (depth < 0 || depth > 1 << 24) return cli_usage("--depth must be 0 to 16777216");
     if (reps < 1 || reps > 1000) return cli_usage("-r must be 1 to 1000");
+    if (ctx && (ctx <= n_prompt || ctx <= depth + n_gen || ctx > 1 << 28))
+        return cli_usage("--ctx must be more than -p and --depth with -n take, and at most 268435456");
     if (batch < 0 || batch > 65536) return cli_usage("--batch must be 1 to 65536");
     ash_error err = {0};
     ash_model *m = NULL;

@@ -17,7 +17,8 @@ static const char *grammar_arg, *schema_arg;
 static bool strict_schema;
 static const char *session_path, *system_arg;
 static bool raw, ignore_eos, stats = true;
-static int64_t n_predict = -1, ctx, seed = -1, top_k = -1, last_n = -2;
+static cli_weights weights;
+static int64_t n_predict = -1, ctx, batch, seed = -1, top_k = -1, last_n = -2;
 static double temp = -1, top_p = -1, min_p = -1, repeat = -1, presence, frequency;
 static opt_list bias_args, var_args, lora_args;
 
@@ -43,6 +44,8 @@ static const opt_def options[] = {
     {OPT_STR, 0, "grammar", "FILE", "Keep the answer to the GBNF grammar in FILE.", &grammar_arg},
     {OPT_STR, 0, "json-schema", "FILE|JSON", "Keep the answer to a JSON schema.", &schema_arg},
     {OPT_FLAG, 0, "strict-schema", NULL, "Fail at a keyword of the schema that cannot be enforced, instead of leaving it out.", &strict_schema},
+    {OPT_I64, 'b', "batch", "N", "Prompt tokens per forward pass (default: up to 512, as many as fit in little memory).", &batch},
+    CLI_WEIGHTS_OPTS(&weights),
     {OPT_FLAG, 0, "ignore-eos", NULL, "Go on after the end of the answer.", &ignore_eos},
     {OPT_FLAG, 0, "stats", NULL, "The line of statistics on stderr; --no-stats leaves it out.", &stats},
     {OPT_END, 0, NULL, NULL, NULL, NULL}};
@@ -88,6 +91,7 @@ typedef struct {
     text answer;
     char *bos, *eos, *vars;
     uint64_t turn;
+    bool more;           /* other turns may follow: windows are kept */
 } chat;
 
 typedef struct {
@@ -252,7 +256,7 @@ static ash_status answer(chat *c, outcome *o, ash_error *err) {
     double t1 = now();
     o->prompt_s = t1 - t0;
     if (g_stop) goto done;
-    ASH_TRY_GOTO(ash_session_mark(c->s, err), done);
+    if (c->more) ASH_TRY_GOTO(ash_session_mark(c->s, err), done);
     ash_sampler_opts so = c->sampling;
     so.seed += c->turn++;
     ASH_TRY_GOTO(ash_sampler_new(&smp, &so, ash_model_n_vocab(c->m), err), done);
@@ -262,7 +266,7 @@ static ash_status answer(chat *c, outcome *o, ash_error *err) {
     ash_detok_reset(c->d);
     st = generate(c, smp, o, err);
     o->gen_s = now() - t1;
-    if (st == ASH_OK) st = ash_session_mark(c->s, err);
+    if (st == ASH_OK && c->more) st = ash_session_mark(c->s, err);
 done:
     ash_sampler_free(smp);
     ash_tokens_free(t);
@@ -436,11 +440,13 @@ static int sampler_options(chat *c, ash_logit_bias *bias) {
 
 static ash_status set_up(chat *c, const char *path, ash_error *err) {
     ASH_TRY(ash_model_load(&c->m, path, err));
+    ASH_TRY(cli_weights_place(&weights, c->m, err));
     c->v = ash_model_vocab(c->m, err);
     if (!c->v) return err->code;
     ash_session_opts o = ash_session_defaults();
     o.n_ctx = (uint32_t)ctx;
     ASH_TRY(cli_cache_types(&o.cache_k, &o.cache_v, err));
+    o.n_batch = (uint32_t)batch;
     o.n_threads = g_threads;
     ASH_TRY(cli_loras_load(&c->loras, &lora_args, c->m, &o, err));
     ASH_TRY(ash_session_new(&c->s, c->m, &o, err));
@@ -473,6 +479,7 @@ static ash_status set_up(chat *c, const char *path, ash_error *err) {
 }
 
 static int run(int argc, char **argv) {
+    if (batch < 0 || batch > 65536) return cli_usage("--batch must be 1 to 65536");
     if (ctx < 0 || ctx > 1 << 28) return cli_usage("--ctx must be 1 to 268435456");
     if (n_predict < -1) return cli_usage("-n must be 0 or more");
     if (argc < 2 && g_json) return cli_usage("--json needs a PROMPT");
@@ -484,7 +491,8 @@ static int run(int argc, char **argv) {
     ash_status st = set_up(&c, argv[0], &err);
     int rc = 0;
     if (st == ASH_OK && (rc = sampler_options(&c, bias)) == 0) {
-        st = argc > 1 ? one_shot(&c, argv[1], &err) : conversation(&c, &err);
+        c.more = argc < 2 || session_path;
+        st = argc < 2 ? conversation(&c, &err) : one_shot(&c, argv[1], &err);
         if (st == ASH_OK && session_path) st = ash_session_save(c.s, session_path, &err);
     }
     if (st != ASH_OK) rc = cli_fail(&err, st);

@@ -66,3 +66,8 @@ ash_status cli_cache_types(ash_kv_type *k, ash_kv_type *v, ash_error *err) {
     if (bad) return ash_fail(err, ASH_E_USAGE, "\"%s\" is no type of a KV cache; there are f32, f16, q8_0, q4_0", bad);
     return ASH_OK;
 }
+
+ash_status cli_weights_place(const cli_weights *w, ash_model *m, ash_error *err) {
+    unsigned how = (w->populate ? ASH_WEIGHTS_POPULATE : 0) | (w->mlock ? ASH_WEIGHTS_LOCK : 0) | (w->huge ? ASH_WEIGHTS_HUGE : 0);
+    return how ? ash_model_place(m, how, err) : ASH_OK;
+}

@@ -29,5 +29,14 @@ extern const char *g_cache_k, *g_cache_v;
     {OPT_STR, 0, "cache-type-v", "TYPE", "The same as --ctv.", &g_cache_v}
 /* What they say; a name that is none is an error. */
 ash_status cli_cache_types(ash_kv_type *k, ash_kv_type *v, ash_error *err);
+/* How weights are kept in memory: run, bench, mem. */
+typedef struct {
+    bool mlock, populate, huge;
+} cli_weights;
+#define CLI_WEIGHTS_OPTS(w)                                                                                                                \
+    {OPT_FLAG, 0, "mlock", NULL, "Keep the weights in memory; needs a high enough limit of locked memory.", &(w)->mlock},                  \
+        {OPT_FLAG, 0, "populate", NULL, "Read all weights in before the first token.", &(w)->populate},                                    \
+        {OPT_FLAG, 0, "huge", NULL, "Ask for huge pages for the weights.", &(w)->huge}
+ash_status cli_weights_place(const cli_weights *w, ash_model *m, ash_error *err);
 
 #endif

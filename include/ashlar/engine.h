@@ -29,7 +29,7 @@ ASH_API bool ash_kv_type_parse(const char *s, ash_kv_type *t);   /* false: no su
 
 typedef struct {
     uint32_t n_ctx;            /* 0: the model's training context, at most 4096 */
-    uint32_t n_batch;          /* tokens per forward pass; 0: the largest of 512, 256, 128, 64 whose activations fit in 32 MiB */
+    uint32_t n_batch;          /* tokens per forward pass; 0: the largest of 512, 256, 128, 64 whose activations fit in 16 MiB */
     int n_threads;             /* 0: all usable processors */
     ash_precision precision;
     int cpu_level;             /* -1: best available; else an ash_cpu_level, clamped */
@@ -46,6 +46,21 @@ ASH_API ash_status ash_session_new(ash_session **s, ash_model *m, const ash_sess
 ASH_API void ash_session_free(ash_session *s);
 ASH_API uint64_t ash_session_bytes(const ash_session *s); /* KV + scratch */
 ASH_API uint32_t ash_session_n_ctx(const ash_session *s);
+
+/* What a run takes, in bytes, with `tokens` tokens of the timeline in use (each another token of the vocabulary: the worst case for lookup
+ * tables). Not counted: the program itself, the file's metadata and the tokenizer, which are there after loading. */
+typedef struct {
+    uint32_t n_ctx, n_batch;   /* as resolved */
+    uint64_t live;             /* weights read for every token: mapped, resident once tokens flow */
+    uint64_t lookup;           /* tables of which rows are looked up: mapped */
+    uint64_t lookup_touched;   /* their pages in use */
+    uint64_t kv, kv_used;      /* KV cache: taken, and pages in use */
+    uint64_t snapshots;        /* of sliding windows: touched as a chat's turns end, not by a single answer */
+    uint64_t scratch, scratch_used; /* activations of a batch, logits, threads' scratch */
+    uint64_t resident;         /* live, and what is touched or used of the others */
+    uint64_t heap;             /* allocated by the session, used or not */
+} ash_mem;
+ASH_API ash_status ash_mem_estimate(const ash_model *m, const ash_session_opts *o, uint64_t tokens, ash_mem *out, ash_error *err);
 
 /* Make the timeline equal to tokens[0..n): reuses the longest common prefix it can still stand on
  * (KV, or a sliding-window snapshot), computes the rest in batches. Afterwards ash_session_logits is

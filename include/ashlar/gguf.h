@@ -54,6 +54,8 @@ ASH_API ash_status ash_gguf_open(ash_gguf **g, const char *path, ash_error *err)
 /* The same over caller-owned bytes that must outlive g (tests, fuzzing). */
 ASH_API ash_status ash_gguf_open_mem(ash_gguf **g, const void *p, size_t n, ash_error *err);
 ASH_API void ash_gguf_close(ash_gguf *g);
+/* Let the metadata's pages of a mapped file leave memory; they come back when read. Thread-safe. */
+ASH_API void ash_gguf_forget_metadata(const ash_gguf *g);
 
 ASH_API const char *ash_gguf_path(const ash_gguf *g);      /* "" for memory */
 ASH_API uint64_t ash_gguf_file_bytes(const ash_gguf *g);

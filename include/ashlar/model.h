@@ -17,6 +17,16 @@ ASH_API ash_status ash_model_load(ash_model **m, const char *path, ash_error *er
 ASH_API ash_model *ash_model_ref(ash_model *m);
 ASH_API void ash_model_free(ash_model *m); /* drops one reference; NULL is fine */
 
+/* How weights are kept, beyond being mapped: any of these together. Tables of which only rows are looked up (token embedding of an untied
+ * model, per-layer embeddings, learned positions) always stay mapped for random access and are left out.
+ *   POPULATE  read all pages in now, so that no token waits for the disk
+ *   LOCK      keep them in memory (mlock); ASH_E_LIMIT when the limit of locked memory is lower
+ *   HUGE      ask for huge pages; ASH_E_UNSUPPORTED where the kernel has none for mapped files */
+enum { ASH_WEIGHTS_POPULATE = 1, ASH_WEIGHTS_LOCK = 2, ASH_WEIGHTS_HUGE = 4 };
+ASH_API ash_status ash_model_place(ash_model *m, unsigned how, ash_error *err);
+/* Bytes of the tensors that are read for every token, and of the lookup tables. */
+ASH_API void ash_model_weight_bytes(const ash_model *m, uint64_t *live, uint64_t *lookup);
+
 ASH_API const ash_gguf *ash_model_gguf(const ash_model *m);
 /* NULL when the file has no usable tokenizer; `ash_model_vocab_error` says why. Loaded on first use, thread-safe. */
 ASH_API const ash_vocab *ash_model_vocab(const ash_model *m, ash_error *err);

@@ -71,6 +71,11 @@ ash_status ash_io_fail(ash_error *err, const char *what, const char *path);
 typedef struct { const uint8_t *p; uint64_t n; char *path; } ash_map; /* read-only mapping */
 ash_status ash_map_open(ash_map *m, const char *path, ash_error *err); /* empty file: p NULL, n 0 */
 void ash_map_close(ash_map *m);
+/* What the kernel is told about part of a mapping (range.c). RANDOM is a hint; FORGET drops the pages until they
+ * are read again; POPULATE reads the pages in; LOCK keeps them (ASH_E_LIMIT
+ * where the limit is lower); HUGE asks for large pages (ASH_E_UNSUPPORTED where the kernel has none for files). */
+typedef enum { ASH_RANGE_RANDOM, ASH_RANGE_FORGET, ASH_RANGE_POPULATE, ASH_RANGE_LOCK, ASH_RANGE_HUGE } ash_range_how;
+ash_status ash_range_use(const void *p, uint64_t n, ash_range_how how, ash_error *err);
 /* Read a whole file (at most `limit` bytes) into an owned, NUL-terminated buffer; "-" is stdin. */
 ash_status ash_file_read(const char *path, uint64_t limit, ash_buf *out, ash_error *err);
 

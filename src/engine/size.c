@@ -8,7 +8,7 @@ enum {
     DEFAULT_CTX = 4096,
     MAX_BATCH = 512,
     MIN_BATCH = 64,             /* below this, unpacking weights costs more than using them */
-    ACTIVATION_BYTES = 32 << 20, /* the default batch is the largest of 512, 256, 128, 64 whose activations fit here */
+    ACTIVATION_BYTES = 16 << 20, /* the default batch is the largest of 512, 256, 128, 64 whose activations fit here */
     HEAD_BYTES = 32 << 20,
     HEAD_TOK = 64,
     MAX_ADAPTERS = 64
@@ -78,5 +78,28 @@ ash_status ash_session_measure(const ash_model *m, ash_session_opts *o, ash_sess
         return ash_fail(err, ASH_E_LIMIT, "a session of %u tokens of context needs %llu bytes, the machine has %llu", o->n_ctx,
                         (unsigned long long)n.total, (unsigned long long)ram);
     *need = n;
+    return ASH_OK;
+}
+
+/* ---- what a run takes ---- */
+ash_status ash_mem_estimate(const ash_model *m, const ash_session_opts *opts, uint64_t tokens, ash_mem *out, ash_error *err) {
+    ash_session_opts o = opts ? *opts : ash_session_defaults();
+    ash_session_need n;
+    ASH_TRY(ash_session_measure(m, &o, &n, err));
+    tokens = ASH_MIN(tokens, n.n_ctx);
+    ash_kv_plan used = n.plan; /* of a context of just these tokens: the positions they touch */
+    used.n_ctx = (uint32_t)ASH_MAX(tokens, 1);
+    used.n_batch = ASH_MIN(used.n_batch, used.n_ctx);
+    used.snapshot_bytes = 0;
+    const uint64_t rows = ASH_MIN(tokens, n.n_batch), threads = (uint64_t)n.n_threads;
+    ash_mem e = {.n_ctx = n.n_ctx, .n_batch = n.n_batch, .kv = n.kv, .snapshots = n.snapshots};
+    ash_model_weight_bytes(m, &e.live, &e.lookup);
+    e.lookup_touched = ash_model_lookup_touched(m, tokens);
+    e.kv_used = ASH_MIN(ash_kvcache_bytes(m, &used), n.kv);
+    e.scratch = n.fwd + n.logits + (n.mm + n.attn) * threads + n.n_ctx * sizeof(ash_token);
+    e.scratch_used = n.fwd / n.n_batch * rows + n.logits / (uint64_t)n.head_tok + (n.mm + n.attn / n.n_ctx * tokens) * threads + tokens * sizeof(ash_token);
+    e.resident = e.live + e.lookup_touched + e.kv_used + e.scratch_used;
+    e.heap = n.kv + n.snapshots + e.scratch;
+    *out = e;
     return ASH_OK;
 }

@@ -385,6 +385,10 @@ ash_status ash_gguf_open_mem(ash_gguf **out, const void *p, size_t n, ash_error 
     return ASH_OK;
 }
 
+void ash_gguf_forget_metadata(const ash_gguf *g) {
+    if (g->map.p) ash_range_use(g->map.p, ash_gguf_data_offset(g), ASH_RANGE_FORGET, NULL);
+}
+
 void ash_gguf_close(ash_gguf *g) {
     if (!g) return;
     ash_map_close(&g->map);

@@ -43,6 +43,7 @@ ash_status ash_model_load_gguf(ash_model **out, ash_gguf *g, ash_error *err) {
     ASH_TRY_GOTO(ash_hparams_read(m, err), fail);
     ASH_TRY_GOTO(ash_bind_tensors(m, err), fail);
     ASH_TRY_GOTO(ash_rope_init(m, err), fail);
+    ash_model_advise(m);
     *out = m;
     return ASH_OK;
 fail:
@@ -78,7 +79,10 @@ void ash_model_free(ash_model *m) {
 
 const ash_vocab *ash_model_vocab(const ash_model *m, ash_error *err) {
     pthread_mutex_lock(&m->lazy->mu);
-    if (!m->lazy->vocab && ash_vocab_load(&m->lazy->vocab, m->gguf, err) != ASH_OK) m->lazy->vocab = NULL;
+    if (!m->lazy->vocab) {
+        if (ash_vocab_load(&m->lazy->vocab, m->gguf, err) != ASH_OK) m->lazy->vocab = NULL;
+        ash_gguf_forget_metadata(m->gguf); /* tens of megabytes of tokens and merges, read once */
+    }
     const ash_vocab *v = m->lazy->vocab;
     pthread_mutex_unlock(&m->lazy->mu);
     return v;

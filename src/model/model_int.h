@@ -153,6 +153,10 @@ const char *ash_model_mat_name(const ash_model *m, int layer, ash_role role);
 const ash_mat *ash_model_embd(const ash_model *m);
 const ash_mat *ash_model_head(const ash_model *m);
 const char *ash_model_role_name(ash_role role); /* "attn_q" */
+/* place.c: pages of the lookup tables that `tokens` distinct tokens at positions 0.. touch, in bytes. */
+uint64_t ash_model_lookup_touched(const ash_model *m, uint64_t tokens);
+/* After binding: lookup tables are read at random. */
+void ash_model_advise(const ash_model *m);
 static inline const ash_hparams *ash_model_hp(const ash_model *m) { return &m->hp; }
 /* Expert e of a bank. */
 static inline ash_mat ash_bank_at(const ash_bank *b, int e) {

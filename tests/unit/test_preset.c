@@ -129,7 +129,7 @@ static void test_expected(void **state) {
 
 static void test_names(void **state) {
     (void)state;
-    size_t a, b;
+    size_t a = 0, b = 0;
     for (size_t i = 0; i < ash_preset_count(); i++) {
         assert_true(ash_preset_find(ash_preset_name(i), &a));
         assert_int_equal(a, i);

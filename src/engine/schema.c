@@ -335,7 +335,7 @@ static ash_status object(schema *s, const json_t *j, const char *path, ash_buf *
     json_t *props = json_object_get(j, "properties"), *v;
     const json_t *req = json_object_get(j, "required"), *extra = json_object_get(j, "additionalProperties");
     const char *key;
-    char first[24], more[24], name[24], pair[64] = "";
+    char first[24] = "", more[24] = "", name[24] = "", pair[64] = "";
     size_t n = json_object_size(props), i;
     ash_buf b = {0};
     ash_status st = ASH_OK;
@@ -378,7 +378,7 @@ static ash_status object(schema *s, const json_t *j, const char *path, ash_buf *
         ash_buf_adds(&b, "\":\" ws ");
         if (st == ASH_OK) st = sub(s, json_object_get(props, order[i]), path, order[i], &b);
         if (st == ASH_OK) st = named(s, 'p', &b, name);
-        char f[24], m[24];
+        char f[24] = "", m[24] = "";
         ash_buf_addf(&b, "%s %s", name, more);
         if (!must) ash_buf_addf(&b, " | %s", first);
         if (st == ASH_OK) st = named(s, 'f', &b, f);
@@ -389,7 +389,7 @@ static ash_status object(schema *s, const json_t *j, const char *path, ash_buf *
         memcpy(more, m, sizeof m);
     }
     ash_free(order);
-    ash_buf_addf(o, "\"{\" ws %s ws \"}\" ", first);
+    if (st == ASH_OK) ash_buf_addf(o, "\"{\" ws %s ws \"}\" ", first);
 done:
     ash_buf_free(&b);
     return st;

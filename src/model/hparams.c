@@ -114,8 +114,9 @@ static ash_status read_windows(ash_model *m, keys *k, ash_error *err) {
     if (!flags && a->swa == ASH_SWA_LISTED) return ash_fail(err, ASH_E_FORMAT, "key %s is missing, or no array", key);
     if (kv && !flags) ASH_TRY(get_int(k, "attention.sliding_window_pattern", -1, 1, MAX_LAYERS, -1, &pattern, err));
     for (int il = 0; il < m->hp.n_layer; il++) {
-        bool swa = a->swa == ASH_SWA_ALL || il % pattern < pattern - 1;
+        bool swa = a->swa == ASH_SWA_ALL;
         int64_t v;
+        if (!flags && !swa) swa = il % pattern < pattern - 1;
         if (flags) {
             if (!ash_gguf_array_i64(kv, (uint64_t)il, &v)) return ash_fail(err, ASH_E_FORMAT, "key %s has no value for layer %d", key, il);
             swa = v != 0;

@@ -203,6 +203,7 @@ ash_status ash_hf_config_load(ash_hf *h, ash_error *err) {
     p->has_head_dim = p->head_dim > 0;
     if (!p->has_head_dim && HF_GEMMA3S >> k & 1) p->head_dim = 256;
     if (!p->n_kv) p->n_kv = HF_GEMMA3S >> k & 1 && h->cfg != h->root ? 4 : p->n_head;
+    if (p->n_head < 1 || p->n_kv < 1) return ash_fail(err, ASH_E_RANGE, "config.json: %lld heads, %lld key heads", (ll)p->n_head, (ll)p->n_kv);
     if (!p->head_dim) {
         if (p->n_embd % p->n_head)
             return ash_fail(err, ASH_E_RANGE, "config.json: %lld heads do not divide a width of %lld", (ll)p->n_head, (ll)p->n_embd);

@@ -99,7 +99,7 @@ ash_status ash_hf_pretok(const json_t *tokenizer, const char **name, ash_error *
     form(&b, json_object_get(tokenizer, "pre_tokenizer"), 0);
     if (!ash_buf_ok(&b)) st = ash_fail(err, ASH_E_NOMEM, "out of memory");
     for (size_t i = 0; st == ASH_OK && i < ASH_ARRAY_LEN(known); i++)
-        if (known[i].form && strcmp(known[i].form, b.p) == 0) *name = known[i].name;
+        if (known[i].form && strcmp(known[i].form, b.p ? b.p : "") == 0) *name = known[i].name;
     if (*name && strcmp(*name, "qwen2") == 0) { /* the same split without NFC has another name */
         char *norm = json_dumps(json_object_get(tokenizer, "normalizer"), JSON_ENCODE_ANY);
         if (!norm || !strstr(norm, "\"NFC\"")) *name = "stablelm2";

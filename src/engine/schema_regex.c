@@ -244,11 +244,18 @@ static ash_status repeated(regex *x) {
             ash_buf_addf(x->o, "%c ", c);
             x->p++;
         } else if (c == '{') {
-            const char *e = memchr(x->p, '}', (size_t)(x->end - x->p));
+            const char *e = memchr(x->p, '}', (size_t)(x->end - x->p)), *q = x->p + 1;
             if (!e || e - x->p > 16) return ash_sc_fail(x->s, ASH_E_FORMAT, "pattern: bad {m,n}");
-            for (const char *q = x->p + 1; q < e; q++)
-                if ((*q < '0' || *q > '9') && *q != ',') return ash_sc_fail(x->s, ASH_E_FORMAT, "pattern: bad {m,n}");
-            if (e == x->p + 1 || x->p[1] == ',') return ash_sc_fail(x->s, ASH_E_FORMAT, "pattern: bad {m,n}");
+            uint64_t low = 0, high = 0; /* at most 15 digits */
+            const char *digits = q;
+            while (q < e && *q >= '0' && *q <= '9') low = low * 10 + (uint64_t)(*q++ - '0');
+            if (q == digits) return ash_sc_fail(x->s, ASH_E_FORMAT, "pattern: bad {m,n}");
+            if (q < e && *q == ',') {
+                digits = ++q;
+                while (q < e && *q >= '0' && *q <= '9') high = high * 10 + (uint64_t)(*q++ - '0');
+                if (q > digits && high < low) return ash_sc_fail(x->s, ASH_E_FORMAT, "pattern: {m,n} with n below m");
+            }
+            if (q != e) return ash_sc_fail(x->s, ASH_E_FORMAT, "pattern: bad {m,n}");
             ash_buf_add(x->o, x->p, (size_t)(e + 1 - x->p));
             ash_buf_addc(x->o, ' ');
             x->p = e + 1;

@@ -1,7 +1,7 @@
 /* place.c - which weights are read for every token and which are only looked up, and what the kernel is told about each. */
 #include "model/model_int.h"
 
-enum { PAGE = 4096, TABLES = 4 };
+enum { PAGE = 4096, TABLES = 4, LARGE_TABLE = 16 << 20 };
 
 /* The lookup tables; a tied head is read whole, so its table is none. */
 static int tables(const ash_model *m, const ash_mat *t[TABLES]) {
@@ -18,7 +18,8 @@ uint64_t ash_model_lookup_touched(const ash_model *m, uint64_t tokens) {
     uint64_t sum = 0;
     int n = tables(m, t);
     for (int i = 0; i < n; i++) {
-        const uint64_t rows = t[i] == &m->type_embd ? 1 : tokens, whole = (uint64_t)t[i]->n_rows * t[i]->row_bytes;
+        const uint64_t whole = (uint64_t)t[i]->n_rows * t[i]->row_bytes;
+        const uint64_t rows = t[i] == &m->type_embd ? 1 : whole >= LARGE_TABLE ? ASH_MIN(tokens, ASH_LOOKUPS_KEPT) : tokens;
         /* a row of b bytes at any offset lies on 1 + (b - 1) / PAGE pages on average; rows of positions are neighbours */
         const uint64_t b = t[i]->row_bytes;
         const uint64_t touched = t[i] == &m->pos_embd || b < 1 ? rows * b : rows * (PAGE + b - 1);
@@ -31,6 +32,16 @@ void ash_model_advise(const ash_model *m) {
     const ash_mat *t[TABLES];
     int n = tables(m, t);
     for (int i = 0; i < n; i++) ash_range_use(t[i]->data, (uint64_t)t[i]->n_rows * t[i]->row_bytes, ASH_RANGE_RANDOM, NULL);
+}
+
+void ash_model_forget_lookups(const ash_model *m) {
+    const ash_mat *t[TABLES];
+    if (!*ash_gguf_path(m->gguf)) return; /* bytes of the caller's, no mapping: they would be lost */
+    int n = tables(m, t);
+    for (int i = 0; i < n; i++) {
+        const uint64_t whole = (uint64_t)t[i]->n_rows * t[i]->row_bytes;
+        if (whole >= LARGE_TABLE) ash_range_use(t[i]->data, whole, ASH_RANGE_FORGET, NULL);
+    }
 }
 
 /* ---- the rest: matrices that products read ---- */

@@ -101,10 +101,9 @@ int main(int argc, char **argv) {
     for (int i = 0; i < N_KINDS; i++) {
         if (only >= 0 && i != only && i != TEXT) continue;
         double each = best[i] / (double)n[i], ratio = each / (best[TEXT] / (double)n[TEXT]);
-        /* letters in one word a megabyte long make two to three times the tokens of text: they may cost a third more */
-        bool dense = i == LETTERS || i == RANDOM, above = max > 0 && ratio > max, over = above && (!dense || ratio > max * 4 / 3);
+        bool over = max > 0 && ratio > max;
         printf("  %-26s %7.1f MB/s %7.2f ns/byte %6.2fx %8zu tokens%s\n", names[i], 1e-6 / each, each * 1e9, ratio, k[i],
-               over ? "  TOO SLOW" : above ? "  above" : "");
+               over ? "  TOO SLOW" : "");
         bad += over;
         free(p[i]);
     }

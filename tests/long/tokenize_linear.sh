@@ -1,7 +1,7 @@
 #!/bin/sh
 # Tokenizing is linear: a megabyte of one letter, of spaces, of text without spaces, of random letters ... costs at most three
-# times as much per byte as ordinary text, for byte-level BPE and SentencePiece vocabularies; a megabyte of nothing but letters, which makes
-# two to three times the tokens of text, at most four times. Prints the table.
+# times as much per byte as ordinary text, for byte-level BPE and SentencePiece vocabularies. Prints the table.
+# Known to fail: letters without anything else on llama-spm and random letters on Gemma 3 cost 3.2 and 3.3 times as much.
 # usage: [ASHLAR=PROGRAM] tokenize_linear.sh [MODEL.gguf...]      (default: both real models and the vocabularies in tests/data)
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -12,4 +12,4 @@ if [ $# = 0 ]; then
     "$root/tests/data/tokenizers/gpt-2.gguf" "$root/tests/data/tokenizers/llama-spm.gguf"
 fi
 for m in "$@"; do "$tool" "$m" "$root/data/wikitext2-test.txt" 3 || fail=1; done
-[ $fail = 0 ] && echo "tokenize_linear: within the limits" || { echo "tokenize_linear: FAILED"; exit 1; }
+[ $fail = 0 ] && echo "tokenize_linear: nothing costs more than three times" || { echo "tokenize_linear: FAILED"; exit 1; }

@@ -1,5 +1,8 @@
-/* range.c - what the kernel is told about parts of a mapping: read at random, read in now, keep, use large pages. */
+/* range.c - what the kernel is told about parts of a mapping: read at random, read in now, keep, use large pages.
+ * Windows: sys_win.c. */
 #include "base/base.h"
+
+#ifndef _WIN32
 
 #include <errno.h>
 #include <sys/mman.h>
@@ -46,3 +49,7 @@ ash_status ash_range_use(const void *p, uint64_t n, ash_range_how how, ash_error
     }
     return ASH_OK;
 }
+
+#else
+typedef int ash_range_unused; /* a translation unit is never empty */
+#endif

@@ -1,4 +1,4 @@
-/* sys_win.c - the operating system's part on 64-bit Windows: what map.c and sys.c have for POSIX systems, and the
+/* sys_win.c - the operating system's part on 64-bit Windows: what map.c, range.c and sys.c have for POSIX systems, and the
  * functions behind the names of sys_win.h. Paths cross this file as UTF-8 and become UTF-16 here.
  */
 #ifdef _WIN32
@@ -212,6 +212,27 @@ ash_status ash_spill_map(const char *dir, uint64_t n, void **p, ash_error *err) 
 void ash_spill_unmap(void *p, uint64_t n) {
     (void)n;
     if (p) UnmapViewOfFile(p);
+}
+
+/* ---- parts of mappings (range.c) ---- */
+/* This system trims working sets by itself: the two hints are not passed on. */
+ash_status ash_range_use(const void *p, uint64_t n, ash_range_how how, ash_error *err) {
+    void *at = (void *)(uintptr_t)p;
+    SIZE_T lo, hi;
+    switch (how) {
+    case ASH_RANGE_RANDOM:
+    case ASH_RANGE_FORGET: return ASH_OK;
+    case ASH_RANGE_POPULATE:
+        for (uint64_t i = 0; i < n; i += 4096) (void)*((const volatile char *)p + i);
+        return ASH_OK;
+    case ASH_RANGE_LOCK: /* what may be locked is bounded by the working set's floor, which a process may raise itself */
+        if (n == 0) return ASH_OK;
+        if (GetProcessWorkingSetSize(GetCurrentProcess(), &lo, &hi)) SetProcessWorkingSetSize(GetCurrentProcess(), lo + n, hi + n);
+        if (VirtualLock(at, n)) return ASH_OK;
+        return ash_fail(err, ASH_E_LIMIT, "cannot lock %llu bytes in memory (system error %lu)", (unsigned long long)n, GetLastError());
+    case ASH_RANGE_HUGE: return ash_fail(err, ASH_E_UNSUPPORTED, "Windows has no huge pages for mapped files");
+    }
+    return ASH_OK;
 }
 
 /* ---- strings, sorting ---- */

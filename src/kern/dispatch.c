@@ -1,5 +1,6 @@
 /* dispatch.c - builds the kernel tables, one per CPU level, from list.inc. A slot that a level does not
  * provide keeps the function of the level below; a level the machine lacks is clamped to what it has. */
+#include "kern/i8_words.h"
 #include "kern/kern_decl.h"
 
 #include <pthread.h>
@@ -39,6 +40,7 @@ static void fill(ash_kern *k, ash_cpu_level level) {
 }
 
 static void init(void) {
+    ash_i8_words_init();
     for (int l = 0; l < ASH_CPU_COUNT; l++) fill(&tables[l], (ash_cpu_level)l);
 }
 

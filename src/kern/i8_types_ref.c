@@ -311,12 +311,10 @@ static inline void gemv8(blk_fn blk, ash_dtype t, const uint8_t *w, size_t row_b
     }
 }
 
-#define UNPACK(T)                                                                                       \
-    void ash_k_unpack8_##T##_ref(const void *w, size_t row_bytes, int n_rows, int K, ash_panel8 out) { \
-        unpack8(raw_##T, ASH_##T, w, row_bytes, n_rows, K, out);                                         \
-    }
 #define BOTH(T)                                                                                                        \
-    UNPACK(T)                                                                                                          \
+    void ash_k_unpack8_##T##_ref(const void *w, size_t row_bytes, int n_rows, int K, ash_panel8 out) {                 \
+        unpack8(raw_##T, ASH_##T, w, row_bytes, n_rows, K, out);                                                       \
+    }                                                                                                                  \
     void ash_k_gemv8_##T##_ref(const void *w, size_t row_bytes, int64_t n_rows, int K, ash_act8 a, float *y) {        \
         gemv8(raw_##T, ASH_##T, w, row_bytes, n_rows, K, a, y);                                                         \
     }
@@ -333,16 +331,16 @@ BOTH(Q5_K)
 BOTH(Q6_K)
 BOTH(IQ4_NL)
 BOTH(IQ4_XS)
-UNPACK(IQ2_XXS)
-UNPACK(IQ2_XS)
-UNPACK(IQ2_S)
-UNPACK(IQ3_XXS)
-UNPACK(IQ3_S)
-UNPACK(IQ1_S)
-UNPACK(IQ1_M)
-UNPACK(MXFP4)
-UNPACK(NVFP4)
-UNPACK(TQ1_0)
-UNPACK(TQ2_0)
-UNPACK(Q1_0)
-UNPACK(Q2_0)
+BOTH(IQ2_XXS)
+BOTH(IQ2_XS)
+BOTH(IQ2_S)
+BOTH(IQ3_XXS)
+BOTH(IQ3_S)
+BOTH(IQ1_S)
+BOTH(IQ1_M)
+BOTH(MXFP4)
+BOTH(NVFP4)
+BOTH(TQ1_0)
+BOTH(TQ2_0)
+BOTH(Q1_0)
+BOTH(Q2_0)

@@ -2,4 +2,5 @@
 #define I8_GEMV_ONLY
 #include "kern/arm/i8_vec.h"
 
+#include "kern/i8_run.inc"
 #include "kern/i8_types.inc"

@@ -5,6 +5,7 @@
 #define ASH_KERN_I8_VEC_ARM_H
 
 #include "kern/i8_common.h"
+#include "tensor/codebooks.h"
 
 #include <arm_neon.h>
 #include <string.h>
@@ -45,8 +46,7 @@ typedef float32x4_t vf;
 /* full-range codes are made signed */
 #define FULL(v) (v)
 #define FULL_ZP false
-static const int8_t i8_book[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
-#define BOOK() vreinterpretq_u32_s8(vld1q_s8(i8_book))
+#define BOOK() vreinterpretq_u32_s8(vld1q_s8(ash_iq4nl_values))
 /* layout's N is for sums of pairs: here twice as many fit, at most the whole group */
 #define SHARE(L) ASH_MIN(2 * (L).N, (L).G / 4)
 
@@ -54,8 +54,9 @@ static const int8_t i8_book[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 
 typedef struct {
     const uint8_t *p;
     size_t rb;
+    const void *staged; /* what the type's stage function wrote */
 } slab;
-INLINE slab slab_at(const uint8_t *w, size_t rb) { return (slab){w, rb}; }
+INLINE slab slab_at(const uint8_t *w, size_t rb) { return (slab){w, rb, NULL}; }
 
 typedef struct {
     bool dot;

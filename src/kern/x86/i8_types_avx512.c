@@ -1,4 +1,5 @@
 /* i8_types_avx512.c - i8_types.inc compiled for avx512. */
 #include "kern/x86/i8_vec.h"
 
+#include "kern/i8_run.inc"
 #include "kern/i8_types.inc"

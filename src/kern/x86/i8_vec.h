@@ -79,6 +79,7 @@ typedef struct {
 typedef struct {
     const uint8_t *p[ROWS / 4];
     size_t rb;
+    const void *staged; /* what the type's stage function wrote */
 } slab;
 
 typedef struct {
@@ -96,7 +97,7 @@ typedef struct {
 } sink;
 
 #if defined(__AVX512F__)
-INLINE slab slab_at(const uint8_t *w, size_t rb) { return (slab){{w, w + 4 * rb, w + 8 * rb, w + 12 * rb}, rb}; }
+INLINE slab slab_at(const uint8_t *w, size_t rb) { return (slab){{w, w + 4 * rb, w + 8 * rb, w + 12 * rb}, rb, NULL}; }
 
 /* 16 bytes at `off` of each row: v[i] = dword i of rows 0..15. */
 INLINE void load_t(const slab *w, size_t off, vi v[4]) {
@@ -165,7 +166,7 @@ INLINE vi fifth(vi qh, int i) {
 }
 
 #else
-INLINE slab slab_at(const uint8_t *w, size_t rb) { return (slab){{w, w + 4 * rb}, rb}; }
+INLINE slab slab_at(const uint8_t *w, size_t rb) { return (slab){{w, w + 4 * rb}, rb, NULL}; }
 
 INLINE vi load2(const uint8_t *lo, const uint8_t *hi) {
     return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)lo)),
@@ -184,17 +185,28 @@ INLINE void load_t(const slab *w, size_t off, vi v[4]) {
     v[3] = _mm256_unpackhi_epi64(t2, t3);
 }
 
+INLINE vi four_activations(const sink *k, int k4) {
+    int32_t four;
+    memcpy(&four, k->a + 4 * k4, 4);
+    return _mm256_set1_epi32(four);
+}
+
+/* Sums of pairs of products of columns 4*k4 .. +3. */
+INLINE sums add_products(const sink *k, int k4, vi p, sums s) {
+    const int N = k->N;
+    s.s16 = k4 % N ? _mm256_add_epi16(s.s16, p) : p;
+    if (k4 % N == N - 1) s.s32 = _mm256_add_epi32(s.s32, _mm256_madd_epi16(s.s16, _mm256_set1_epi16(1)));
+    return s;
+}
+
 /* Codes of columns 4*k4 .. +3 of the block, added to the group's sums. Full-range codes are signed. */
 INLINE sums put(sink *k, int k4, vi codes, sums s) {
     if (k->dot) {
-        const int N = k->N;
-        int32_t four;
-        memcpy(&four, k->a + 4 * k4, 4);
-        vi a = _mm256_set1_epi32(four);
+        vi a = four_activations(k, k4);
         vi p = k->full ? _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(a, codes)) : _mm256_maddubs_epi16(codes, a);
-        s.s16 = k4 % N ? _mm256_add_epi16(s.s16, p) : p;
-        if (k4 % N == N - 1) s.s32 = _mm256_add_epi32(s.s32, _mm256_madd_epi16(s.s16, _mm256_set1_epi16(1)));
-    } else _mm256_store_si256((__m256i *)(void *)(k->q + 64 * k4), k->full ? _mm256_xor_si256(codes, SET1(0x80)) : codes);
+        return add_products(k, k4, p, s);
+    }
+    _mm256_store_si256((__m256i *)(void *)(k->q + 64 * k4), k->full ? _mm256_xor_si256(codes, SET1(0x80)) : codes);
     return s;
 }
 

@@ -9,7 +9,8 @@
  *   vrope_pairs(x, cs)  x0 y0 x1 y1 .. turned by c0 s0 c1 s1 ..: x c - y s, y c + x s (the first product fused)
  *   vsplit_pairs        c0 s0 c1 s1 .. in two vectors to one of c and one of s
  *   vcodes16            16 signed bytes as floats
- *   bfield(v, s, m)     bits s.. of each byte under mask m;  bbits16: bit j as 0 or 16 in byte j
+ *   bfield(v, s, m)     bits s.. of each byte under mask m;  bbits16: bit j as 0 or 16 in byte j;  bpair: two 8-byte halves
+ *   bnegate(v, bits)    -v in the bytes whose bit is set;  bavg: average rounded up;  bsubs1: v - 1, not below 0
  * The math functions run the operations of kern/mathf.h lane by lane.
  */
 #ifndef ASH_KERN_VEC_H

@@ -114,11 +114,17 @@ static inline void vcodes16(vb c, vf v[16 / VW]) {
 static inline vb blo4(vb v) { return vandq_u8(v, vdupq_n_u8(15)); }
 static inline vb bhi4(vb v) { return vshrq_n_u8(v, 4); }
 static inline vb bfield(vb v, int s, int m) { return vandq_u8(vshlq_u8(v, vdupq_n_s8((int8_t)-s)), vdupq_n_u8((uint8_t)m)); }
-static inline vb bbits16(uint32_t bits) {
+static inline vb bmask16(uint32_t bits) {
     const vb sel = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201ull));
-    vb v = vcombine_u8(vdup_n_u8((uint8_t)bits), vdup_n_u8((uint8_t)(bits >> 8)));
-    return vandq_u8(vtstq_u8(v, sel), vdupq_n_u8(16));
+    return vtstq_u8(vcombine_u8(vdup_n_u8((uint8_t)bits), vdup_n_u8((uint8_t)(bits >> 8))), sel);
 }
+static inline vb bbits16(uint32_t bits) { return vandq_u8(bmask16(bits), vdupq_n_u8(16)); }
+static inline vb bnegate(vb v, uint32_t bits) { return vsubq_u8(veorq_u8(v, bmask16(bits)), bmask16(bits)); }
+static inline vb bpair(uint64_t lo, uint64_t hi) { return vcombine_u8(vcreate_u8(lo), vcreate_u8(hi)); }
+#define bzero16() vdupq_n_u8(0)
+#define badd(a, b) vaddq_u8(a, b)
+#define bavg(a, b) vrhaddq_u8(a, b)
+#define bsubs1(a) vqsubq_u8(a, vdupq_n_u8(1))
 static inline float vhalf(uint16_t h) {
     __fp16 f;
     memcpy(&f, &h, 2);

@@ -172,11 +172,18 @@ typedef __m128i vb;
 static inline vb blo4(vb v) { return _mm_and_si128(v, _mm_set1_epi8(15)); }
 static inline vb bhi4(vb v) { return blo4(_mm_srli_epi16(v, 4)); }
 static inline vb bfield(vb v, int s, int m) { return _mm_and_si128(_mm_srl_epi16(v, _mm_cvtsi32_si128(s)), _mm_set1_epi8((char)m)); }
-static inline vb bbits16(uint32_t bits) {
+static inline vb bmask16(uint32_t bits) {
     vb v = _mm_shuffle_epi8(_mm_cvtsi32_si128((int)bits), _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1));
     const vb sel = _mm_set1_epi64x((long long)0x8040201008040201ull);
-    return _mm_and_si128(_mm_cmpeq_epi8(_mm_and_si128(v, sel), sel), _mm_set1_epi8(16));
+    return _mm_cmpeq_epi8(_mm_and_si128(v, sel), sel);
 }
+static inline vb bbits16(uint32_t bits) { return _mm_and_si128(bmask16(bits), _mm_set1_epi8(16)); }
+static inline vb bnegate(vb v, uint32_t bits) { return _mm_sub_epi8(_mm_xor_si128(v, bmask16(bits)), bmask16(bits)); }
+static inline vb bpair(uint64_t lo, uint64_t hi) { return _mm_set_epi64x((long long)hi, (long long)lo); }
+#define bzero16() _mm_setzero_si128()
+#define badd(a, b) _mm_add_epi8(a, b)
+#define bavg(a, b) _mm_avg_epu8(a, b)
+#define bsubs1(a) _mm_subs_epu8(a, _mm_set1_epi8(1))
 static inline float vhalf(uint16_t h) { return _cvtsh_ss(h); }
 
 #endif

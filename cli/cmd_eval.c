@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include "ashlar/eval.h"
+#include "measure.h"
 #include "model_args.h"
 
 #include <jansson.h>
@@ -90,21 +91,12 @@ static void print_text(const ash_eval_result *r) {
     line("RMS delta p", r->rms_dp, 100, " %");
 }
 
-/* A GGUF begins with "GGUF"; everything else is a reference file. */
-static bool is_gguf(const char *path) {
-    char b[4] = {0};
-    FILE *f = fopen(path, "rb");
-    size_t n = f ? fread(b, 1, 4, f) : 0;
-    if (f) fclose(f);
-    return n == 4 && memcmp(b, "GGUF", 4) == 0;
-}
-
 static int run(int argc, char **argv) {
     (void)argc;
     ash_error err = {0};
     ash_status st = ASH_OK;
     int code = 0;
-    ash_model *m = NULL, *rm = NULL;
+    ash_model *m = NULL;
     ash_eval_text t = {0};
     ash_eval_ref *ref = NULL;
     ash_eval_result r = {0};
@@ -121,21 +113,8 @@ static int run(int argc, char **argv) {
     o.precision = fast ? ASH_PREC_FAST : ASH_PREC_EXACT;
     o.progress = cli_progress();
     ASH_TRY_GOTO(cli_cache_types(&o.cache_k, &o.cache_v, &err), done);
-    bool need_text = true;
     ASH_TRY_GOTO(ash_model_load(&m, argv[0], &err), done);
-    if (ref_path && !is_gguf(ref_path)) {
-        if (ref_model) ASH_TRY_GOTO(ash_model_load(&rm, ref_model, &err), done);
-        ASH_TRY_GOTO(ash_eval_ref_open(&ref, ref_path, rm, &err), done);
-        need_text = text_path != NULL;
-    }
-    if (need_text) {
-        const char *path = text_path ? text_path : cli_data_file("wikitext2-test.txt");
-        if (!path) {
-            code = cli_usage("the default text is not installed; give --text FILE");
-            goto done;
-        }
-        ASH_TRY_GOTO(ash_eval_text_load(&t, m, path, &err), done);
-    }
+    ASH_TRY_GOTO(cli_ref_load(&ref, &t, m, text_path, ref_path, ref_model, &o, &err), done);
     if (save_ref || save_base) {
         if (save_base) ASH_TRY_GOTO(ash_eval_save_base(m, &t, &o, save_base, &err), done);
         if (save_ref) {
@@ -144,10 +123,6 @@ static int run(int argc, char **argv) {
         }
         cli_progress_done();
         goto done;
-    }
-    if (ref_path && !ref) {
-        ASH_TRY_GOTO(ash_model_load(&rm, ref_path, &err), done);
-        ASH_TRY_GOTO(ash_eval_ref_compute(&ref, rm, &t, &o, &err), done);
     }
     ASH_TRY_GOTO(ash_eval_measure(&r, m, t.tokens ? &t : NULL, ref, &o, &err), done);
     cli_progress_done();
@@ -158,7 +133,6 @@ done:
     ash_eval_result_free(&r);
     ash_eval_ref_free(ref);
     ash_eval_text_free(&t);
-    ash_model_free(rm);
     ash_model_free(m);
     return code;
 }

@@ -1,110 +1,12 @@
 /* gguf_edit.c - change metadata of a file: a new header with the old tensor descriptions, and the data
  * section copied byte for byte (its offsets are relative, so no tensor moves inside it). Written beside
- * and renamed. The type of an existing key decides how a value is read. */
+ * and renamed. */
 #include "gguf/gguf_int.h"
 
-#include <errno.h>
-#include <math.h>
-#include <stdlib.h>
-
-static ash_status bad_value(ash_error *err, const char *key, const char *value, ash_gv_type t) {
-    return ash_fail(err, ASH_E_RANGE, "key %.80s: \"%.80s\" is no value of type %s", key, value, ash_gv_name(t));
-}
-
-/* Value text into kv->v by kv->type. */
-static ash_status parse_scalar(ash_gguf_kv *kv, const char *key, const char *value, ash_error *err) {
-    static const struct {
-        int64_t min;
-        uint64_t max;
-    } range[ASH_GV_COUNT] = {
-        [ASH_GV_U8] = {0, UINT8_MAX},          [ASH_GV_I8] = {INT8_MIN, INT8_MAX},   [ASH_GV_U16] = {0, UINT16_MAX},
-        [ASH_GV_I16] = {INT16_MIN, INT16_MAX}, [ASH_GV_U32] = {0, UINT32_MAX},       [ASH_GV_I32] = {INT32_MIN, INT32_MAX},
-        [ASH_GV_U64] = {0, UINT64_MAX},        [ASH_GV_I64] = {INT64_MIN, INT64_MAX}};
-    char *end;
-    errno = 0;
-    switch (kv->type) {
-    case ASH_GV_BOOL:
-        if (!strcmp(value, "true") || !strcmp(value, "1"))
-            kv->v.u = 1;
-        else if (!strcmp(value, "false") || !strcmp(value, "0"))
-            kv->v.u = 0;
-        else
-            return bad_value(err, key, value, kv->type);
-        return ASH_OK;
-    case ASH_GV_F32:
-    case ASH_GV_F64:
-        kv->v.f = strtod(value, &end);
-        if (end == value || *end || (errno == ERANGE && isinf(kv->v.f)) ||
-            (kv->type == ASH_GV_F32 && isfinite(kv->v.f) && !isfinite((float)kv->v.f)))
-            return bad_value(err, key, value, kv->type);
-        if (kv->type == ASH_GV_F32) kv->v.f = (double)(float)kv->v.f;
-        return ASH_OK;
-    default: break;
-    }
-    /* Integers: a sign, then decimal or 0x digits; strtoull alone would accept and wrap "-1". */
-    const char *digits = value + (*value == '-');
-    if (*digits < '0' || *digits > '9') return bad_value(err, key, value, kv->type);
-    if (*value == '-') {
-        long long x = strtoll(value, &end, 0);
-        if (*end || errno || x < range[kv->type].min) return bad_value(err, key, value, kv->type);
-        kv->v.i = x;
-    } else {
-        unsigned long long x = strtoull(value, &end, 0);
-        if (*end || errno || x > range[kv->type].max) return bad_value(err, key, value, kv->type);
-        kv->v.u = x;
-    }
-    return ASH_OK;
-}
-
-static ash_status assign(ash_gguf_writer *w, const ash_gguf *g, const char *text, ash_error *err) {
-    const char *eq = strchr(text, '=');
-    if (!eq || eq == text) return ash_fail(err, ASH_E_USAGE, "\"%.80s\" is no KEY=VALUE", text);
-    char *key = ash_strndup(text, (size_t)(eq - text));
-    if (!key) return ash_fail(err, ASH_E_NOMEM, "out of memory editing metadata");
-    const char *value = eq + 1;
-    ash_status s = ASH_OK;
-    ash_gguf_kv kv = {.key = {key, (size_t)(eq - text)}, .type = ASH_GV_STRING};
-    const ash_gguf_kv *old = ash_gguf_find(g, key);
-    if (strcmp(key, "general.alignment") == 0)
-        s = ash_fail(err, ASH_E_UNSUPPORTED, "general.alignment cannot be edited: every tensor would move");
-    else if (old && old->type == ASH_GV_ARRAY)
-        s = ash_fail(err, ASH_E_UNSUPPORTED, "key %.80s is an array; only single values can be edited", key);
-    else if (old)
-        kv.type = old->type;
-    else {
-        static const ash_gv_type named[] = {ASH_GV_U32,    ASH_GV_I32, ASH_GV_F32, ASH_GV_BOOL,
-                                            ASH_GV_STRING, ASH_GV_U64, ASH_GV_I64, ASH_GV_F64};
-        for (size_t i = 0; i < ASH_ARRAY_LEN(named); i++) {
-            const char *n = ash_gv_name(named[i]);
-            size_t k = strlen(n);
-            if (strncmp(value, n, k) == 0 && value[k] == ':') {
-                kv.type = named[i];
-                value += k + 1;
-                break;
-            }
-        }
-    }
-    if (s == ASH_OK && kv.type == ASH_GV_STRING)
-        s = ash_gguf_set_str(w, key, value, strlen(value), err);
-    else if (s == ASH_OK) {
-        s = parse_scalar(&kv, key, value, err);
-        if (s == ASH_OK) s = ash_gguf_set_scalar(w, &kv, err);
-    }
-    ash_free(key);
-    return s;
-}
-
-ash_status ash_gguf_edit(const char *path, const char *const *assignments, size_t n, ash_error *err) {
-    ash_gguf *g = NULL;
-    ash_gguf_writer *w = NULL;
+ash_status ash_gguf_write_over(const ash_gguf *g, ash_gguf_writer *w, const char *path, ash_error *err) {
     ash_outfile *out = NULL;
     ash_buf b = {0};
     ash_status st;
-    ASH_TRY_GOTO(ash_gguf_open(&g, path, err), done);
-    ASH_TRY_GOTO(ash_gguf_writer_new(&w, err), done);
-    ASH_TRY_GOTO(ash_gguf_copy_kv(w, g, err), done);
-    for (size_t i = 0; i < n; i++) ASH_TRY_GOTO(assign(w, g, assignments[i], err), done);
-    for (size_t i = 0; i < g->n_tensors; i++) ASH_TRY_GOTO(ash_gguf_writer_add_raw(w, &g->tensor[i], err), done);
     ASH_TRY_GOTO(ash_gguf_writer_header(w, &b, err), done);
     ASH_TRY_GOTO(ash_outfile_open(&out, path, err), done);
     ASH_TRY_GOTO(ash_outfile_write(out, b.p, b.n, err), done);
@@ -113,7 +15,54 @@ ash_status ash_gguf_edit(const char *path, const char *const *assignments, size_
 done:
     ash_outfile_abort(out);
     ash_buf_free(&b);
+    return st;
+}
+
+ash_status ash_gguf_edit(const char *path, const char *const *assignments, size_t n, ash_error *err) {
+    ash_gguf *g = NULL;
+    ash_gguf_writer *w = NULL;
+    ash_status st;
+    ASH_TRY_GOTO(ash_gguf_open(&g, path, err), done);
+    ASH_TRY_GOTO(ash_gguf_writer_new(&w, err), done);
+    ASH_TRY_GOTO(ash_gguf_copy_kv(w, g, err), done);
+    for (size_t i = 0; i < n; i++) ASH_TRY_GOTO(ash_gguf_assign(w, g, assignments[i], false, err), done);
+    for (size_t i = 0; i < g->n_tensors; i++) ASH_TRY_GOTO(ash_gguf_writer_add_raw(w, &g->tensor[i], err), done);
+    st = ash_gguf_write_over(g, w, path, err);
+done:
     ash_gguf_writer_free(w);
     ash_gguf_close(g);
     return st;
+}
+
+static void *copy_of(const void *p, size_t n) {
+    void *q = ash_alloc(n);
+    if (q && n) memcpy(q, p, n);
+    return q;
+}
+
+ash_status ash_gguf_with_kv(ash_gguf **out, const ash_gguf *g, const ash_gguf *kv, ash_error *err) {
+    *out = NULL;
+    ash_gguf *r = ash_calloc(1, sizeof *r);
+    if (!r) return ash_fail(err, ASH_E_NOMEM, "out of memory changing metadata");
+    size_t names = 0;
+    for (size_t i = 0; i < g->n_tensors; i++) names += strlen(g->tensor[i].name) + 1;
+    *r = (ash_gguf){.p = g->p, .n = g->n, .version = g->version, .alignment = g->alignment, .data_offset = g->data_offset, .n_kv = kv->n_kv, .n_tensors = g->n_tensors};
+    r->kv = copy_of(kv->kv, kv->n_kv * sizeof *kv->kv);
+    r->kv_order = copy_of(kv->kv_order, kv->n_kv * sizeof *kv->kv_order);
+    r->tensor = copy_of(g->tensor, g->n_tensors * sizeof *g->tensor);
+    r->tensor_order = copy_of(g->tensor_order, g->n_tensors * sizeof *g->tensor_order);
+    r->names = ash_alloc(names);
+    if (!r->kv || !r->kv_order || !r->tensor || !r->tensor_order || !r->names) {
+        ash_gguf_close(r);
+        return ash_fail(err, ASH_E_NOMEM, "out of memory changing metadata");
+    }
+    char *p = r->names;
+    for (size_t i = 0; i < g->n_tensors; i++) {
+        size_t n = strlen(g->tensor[i].name) + 1;
+        memcpy(p, g->tensor[i].name, n);
+        r->tensor[i].name = p;
+        p += n;
+    }
+    *out = r;
+    return ASH_OK;
 }

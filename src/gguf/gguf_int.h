@@ -55,5 +55,19 @@ ash_status ash_gguf_writer_header(const ash_gguf_writer *w, ash_buf *out, ash_er
 ash_status ash_gguf_check_key(const char *p, size_t n, ash_error *err);
 /* One scalar in its stored width: value in kv->v. */
 ash_status ash_gguf_set_scalar(ash_gguf_writer *w, const ash_gguf_kv *kv, ash_error *err);
+/* The array as the writer has it: its elements' bytes, to be changed in place. NULL: no such key, or no array. */
+uint8_t *ash_gguf_writer_array(ash_gguf_writer *w, const char *key, ash_gv_type *elem, uint64_t *n);
+
+/* ---- gguf_assign.c ---- */
+/* "KEY=VALUE", and with `arrays` KEY[3]=V, KEY[*]=V, KEY=[V,V]; types of the keys in `g`. */
+ash_status ash_gguf_assign(ash_gguf_writer *w, const ash_gguf *g, const char *text, bool arrays, ash_error *err);
+/* The key (owned), the value inside text; which element: UINT64_MAX all, UINT64_MAX - 1 none named. */
+ash_status ash_gguf_assigned_key(const char *text, char **key, const char **value, uint64_t *which, ash_error *err);
+
+/* ---- gguf_edit.c ---- */
+/* g's data section under w's header (tensors added raw), beside and renamed. */
+ash_status ash_gguf_write_over(const ash_gguf *g, ash_gguf_writer *w, const char *path, ash_error *err);
+/* The tensors of g under the metadata of kv: both must outlive it. */
+ash_status ash_gguf_with_kv(ash_gguf **out, const ash_gguf *g, const ash_gguf *kv, ash_error *err);
 
 #endif

@@ -225,6 +225,16 @@ ash_status ash_gguf_copy_kv(ash_gguf_writer *w, const ash_gguf *src, ash_error *
     return ASH_OK;
 }
 
+uint8_t *ash_gguf_writer_array(ash_gguf_writer *w, const char *key, ash_gv_type *elem, uint64_t *n) {
+    entry *e = find(w, key, strlen(key));
+    uint32_t t;
+    if (!e || e->type != ASH_GV_ARRAY) return NULL;
+    memcpy(&t, e->val, 4);
+    memcpy(n, (uint8_t *)e->val + 4, 8);
+    *elem = (ash_gv_type)t;
+    return (uint8_t *)e->val + 12;
+}
+
 static uint64_t alignment(const ash_gguf_writer *w) {
     const entry *e = find(w, "general.alignment", 17);
     uint32_t a = GGUF_DEFAULT_ALIGN;

@@ -40,6 +40,9 @@ args() {
     eval) echo "@M --text $T/text.txt" ;;
     imatrix) echo "@M --text $T/text.txt -o @O" ;;
     quantize) echo "@M @O --type Q8_0" ;;
+    slice) echo "@M --keep first:1 -o @O" ;;
+    merge) echo "--anchor @M --donor @M --layers 0 -o @O" ;;
+    patch) echo "@M general.name=x" ;;
     widen) echo "@M @O" ;;
     sweep) echo "@M --text $T/text.txt -o @O" ;;
     plan) echo "@M --size 1MB -o @O" ;;

@@ -72,11 +72,11 @@ try() {
     rm -rf "$T/out" && mkdir "$T/out"
     return 0
 }
-fill() { args "$1" | sed "s|@M|$2|; s|@O|$3|"; }
+fill() { args "$1" | sed "s|@M|$2|g; s|@O|$3|"; }
 
 for v in $(echo "$verbs" | grep -vx -e pull -e list -e rm); do
     for f in "$T"/in/*.gguf "$T/dir.gguf" "$T/missing.gguf"; do
-        case $v-$f in inspect-*hollow* | edit-*hollow*) continue ;; esac
+        case $v-$f in inspect-*hollow* | edit-*hollow* | patch-*hollow*) continue ;; esac
         # shellcheck disable=SC2046
         try "bad model $(basename "$f")" 3 "$v" $(fill "$v" "$f" "$T/out/o")
         case $f in *hollow*) continue ;; esac # a sound container: the sentence names the key that is missing
@@ -87,7 +87,7 @@ done
 [ "$(printf 'Once upon a time there was a text file.\nIt was no model.\n' | cksum)" = "$(cksum <"$T/in/text.gguf")" ] || fail "a bad file was changed"
 
 # Outputs that cannot be written
-for v in logits quantize widen imatrix sweep plan fit; do
+for v in logits quantize widen slice merge imatrix sweep plan fit; do
     has $v || continue
     for o in /proc/o.gguf "$T/no/such/dir/o.gguf" "$T/dir.gguf"; do
         # shellcheck disable=SC2046
@@ -105,7 +105,7 @@ fi
 # A full disk: a tiny tmpfs where that is allowed, else a file-size limit
 mkdir "$T/tiny"
 if mount -t tmpfs -o size=64k tmpfs "$T/tiny" 2>/dev/null; then mnt=$T/tiny; fi
-for v in quantize widen logits edit; do
+for v in quantize widen slice merge logits edit; do
     has $v || continue
     if [ -n "$mnt" ]; then o=$mnt/o limit=unlimited; else o=$T/tiny/o limit=64; fi
     case $v in

@@ -40,6 +40,7 @@ static int unknown_verb(const char *name) {
     const ash_cmd *const *c = cli_commands(&n);
     for (int i = 0; i < n; i++) names[i] = c[i]->name;
     names[n] = "help";
+    if (strcmp(name, "pull") == 0) return cli_usage("`pull` is not built into this program (built with ASHLAR_NET=OFF, or without libcurl)");
     const char *near = cli_closest(name, names, n + 1);
     if (near) return cli_usage("there is no command \"%.60s\"; did you mean \"%s\"?", name, near);
     return cli_usage("there is no command \"%.60s\"", name);

@@ -102,7 +102,7 @@ static int run(int argc, char **argv) {
         o.strict = strict;
         o.any_source = any_source;
         o.n_threads = g_threads;
-        if (im) o.importance = (ash_importance){weights, im};
+        if (im) o.importance = (ash_importance){.weights = weights, .ctx = im};
         o.progress = cli_progress();
         st = dry ? ash_bake_dry(&r, g, &o, &err) : ash_bake(&r, g, argv[1], &o, &err);
         cli_progress_done();

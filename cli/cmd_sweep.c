@@ -50,8 +50,11 @@ static void print_rows(const ash_sweep_result *r) {
         const ash_sweep_row *w = &r->rows[i];
         char layer[16] = "all", size[32];
         if (w->unit.layer >= 0) snprintf(layer, sizeof layer, "%d", (int)w->unit.layer);
-        const char *role = w->unit.roles == ASH_ROLES_LAYER ? "all" : ash_role_name(__builtin_ctz(w->unit.roles));
-        printf("%-8s %-24s %-8s %11.3e %11.1e %6u %10.3e %10s%s\n", layer, role, ash_dtype_name(w->unit.type), w->kld, w->half, w->n_chunks, w->rel_err,
+        const char *role = w->unit.roles == ASH_ROLES_LAYER ? "all" : ash_role_name(__builtin_ctz(w->unit.roles)), *leaf = w->tensor ? w->tensor : role;
+        char name[64];
+        if (w->unit.layer >= 0 && w->tensor && strncmp(leaf, "blk.", 4) == 0 && strchr(leaf + 4, '.')) leaf = strchr(leaf + 4, '.') + 1;
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(leaf, "."), leaf); /* a fused tensor has its own name */
+        printf("%-8s %-24s %-8s %11.3e %11.1e %6u %10.3e %10s%s\n", layer, name, ash_dtype_name(w->unit.type), w->kld, w->half, w->n_chunks, w->rel_err,
                cli_bytes(w->bytes, size), w->widened ? " widened" : "");
     }
     printf("identity control %g, rounding floor %.1e, %u chunks of %u tokens, %.1f s\n", r->identity, r->noise_floor, r->n_chunks, r->n_ctx, r->seconds);

@@ -110,25 +110,31 @@ ASH_API uint32_t ash_imatrix_chunk_size(const ash_imatrix *im);
 ASH_API size_t ash_imatrix_dead(const ash_imatrix *im, const ash_model *m, const char **names, size_t cap);
 /* Mean squared input per column: n floats, borrowed; NULL when the tensor is absent, has no counts, or n differs. */
 ASH_API const float *ash_imatrix_weights(const ash_imatrix *im, const char *tensor, uint64_t n);
+/* Rows that each of a tensor's n_mat matrices (experts) saw: n_mat floats, borrowed; NULL when absent or n_mat differs. */
+ASH_API const float *ash_imatrix_counts(const ash_imatrix *im, const char *tensor, uint64_t n_mat);
 
 /* ---- knockout sweep ---- */
 enum { ASH_ROLE_Q = 0, ASH_ROLE_K, ASH_ROLE_V, ASH_ROLE_O, ASH_ROLE_GATE, ASH_ROLE_UP, ASH_ROLE_DOWN, ASH_ROLE_N_LAYER,
        ASH_ROLE_EMBD = 7, /* token_embd (with the head when tied) */
        ASH_ROLE_OUTPUT = 8, /* output.weight of an untied model */
-       ASH_ROLE_COUNT = 9 };
+       ASH_ROLE_EXP_GATE = 9, ASH_ROLE_EXP_UP, ASH_ROLE_EXP_DOWN, /* the experts of a layer, all of them */
+       ASH_ROLE_PLE_GATE = 12, ASH_ROLE_PLE_OUT, /* inp_gate, proj: a layer's stage of per-layer embeddings */
+       ASH_ROLE_PLE_TABLE = 14, ASH_ROLE_PLE_IN, /* per_layer_token_embd, per_layer_model_proj */
+       ASH_ROLE_COUNT = 16 };
 ASH_API const char *ash_role_name(int role); /* "attn_q" ... "token_embd", "output" */
 ASH_API int ash_role_parse(const char *s, size_t n); /* -1 when unknown */
-#define ASH_ROLES_LAYER 0x7fu /* all seven matrices of a layer */
+#define ASH_ROLES_LAYER 0x3e7fu /* all matrices of a layer */
 
 /* One variant: these matrices go through decode(encode(w)) of `type`, all else stays. */
 typedef struct {
     int32_t layer;         /* -1: every layer */
-    uint32_t roles;        /* bits 1 << ASH_ROLE_*; EMBD and OUTPUT only alone and with layer -1 */
+    uint32_t roles;        /* bits 1 << ASH_ROLE_*; those of no layer only alone and with layer -1. A fused tensor: all its roles */
     ash_dtype type;        /* ASH_F32 is the identity control: must give exactly 0 */
 } ash_sweep_unit;
 
 typedef struct {
     ash_sweep_unit unit;
+    const char *tensor;    /* its name where the unit is one tensor, else NULL; borrowed from the model */
     double kld, half;      /* mean and 95 % half-width */
     uint32_t n_chunks;
     double rel_err;        /* sum imp * err^2 / sum imp * w^2 over the matrices */

@@ -12,9 +12,12 @@ extern "C" {
 /* Importance weights of a tensor's columns (mean squared input), n floats that live as long as ctx does, or NULL when there are none.
  * A zeroed struct means no importance at all. Must be callable from one thread at a time. */
 typedef struct {
-    const float *(*weights)(void *ctx, const char *tensor, uint64_t n_cols);
+    const float *(*weights)(void *ctx, const char *tensor, uint64_t n_cols); /* of a stack of experts: columns x experts */
     void *ctx;
+    const float *(*counts)(void *ctx, const char *tensor, uint64_t n_mat);   /* rows that each expert saw; may be NULL */
 } ash_importance;
+/* Weights of a tensor's columns; *n_mat sets of them: one, or one for each expert. NULL: none. */
+ASH_API const float *ash_plan_weights(const ash_importance *im, const ash_gguf_tensor *t, uint64_t *n_mat);
 
 /* ---- recipes: docs/formats/recipe.md ---- */
 #define ASH_TYPE_KEEP (-1) /* the source's own type, copied byte for byte */
@@ -147,6 +150,8 @@ typedef enum {
 } ash_predictor;
 typedef struct { double rho, lo, hi; size_t n; } ash_plan_rank;
 ASH_API ash_status ash_planner_rank(const ash_planner *p, ash_predictor what, uint64_t seed, ash_plan_rank *r, ash_error *err);
+/* A tensor that no token runs through (keys and values of a layer that reads another's): no type of it does damage. */
+ASH_API void ash_planner_dead(ash_planner *p, const char *tensor);
 /* Multiply the damages of layers [lo, hi] (-1 for tables) of the roles in `roles` (bits) by f: what refinement learns. */
 ASH_API void ash_planner_scale(ash_planner *p, int32_t lo, int32_t hi, uint32_t roles, double f);
 /* Solve for a budget (whole-file bytes; with lookup_free without the free tables). choice: option index per unit.

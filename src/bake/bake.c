@@ -231,16 +231,6 @@ static void encode_rows(void *ctx, int64_t b, int64_t e, int ith) {
     }
 }
 
-/* Importance of a tensor's columns: of each expert's where it is a bank of them, *n_mat sets then. */
-static const float *raw_weights(const job *j, const ash_gguf_tensor *t, uint64_t *n_mat) {
-    const ash_importance *im = &j->o->importance;
-    *n_mat = t->ne[2];
-    const float *w = im->weights && t->ne[2] > 1 ? im->weights(im->ctx, t->name, t->ne[0] * t->ne[2]) : NULL;
-    if (w) return w;
-    *n_mat = 1;
-    return im->weights ? im->weights(im->ctx, t->name, t->ne[0]) : NULL;
-}
-
 /* One set, widened. An expert that no token chose has all zeros: its columns count the same then. */
 static void spread_weights(const job *j, size_t i, const float *raw, float *imp, uint64_t ne0) {
     bool live = false;
@@ -262,7 +252,7 @@ static ash_status encode_tensor(job *j, size_t i, ash_error *err) {
     s.scratch = ash_alloc((size_t)nt * s.stride * sizeof(float));
     s.errs = ash_calloc((size_t)nt, sizeof *s.errs);
     uint64_t n_imp = 1;
-    const float *raw = b->is_matrix && ash_dtype_get(b->to)->quantized ? raw_weights(j, t, &n_imp) : NULL;
+    const float *raw = b->is_matrix && ash_dtype_get(b->to)->quantized ? ash_plan_weights(&j->o->importance, t, &n_imp) : NULL;
     if (raw) imp = ash_alloc(n_imp * b->ne0 * sizeof *imp);
     if (!s.dst || !s.scratch || !s.errs || (raw && !imp)) {
         st = ash_fail(err, ASH_E_NOMEM, "out of memory while encoding tensor %s", b->name);

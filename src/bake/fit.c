@@ -2,6 +2,8 @@
  * prove (fit_prove.c). Each long stage leaves its result in the work directory and is skipped when it is there already. */
 #include "bake/fit_int.h"
 
+#include "model/model_int.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -136,7 +138,10 @@ static ash_status importance(fit *f, ash_error *err) {
 /* Two types on both sides of the budget's mean bits, where the damage is large enough to see. */
 static void sweep_types(const fit *f, ash_dtype t[2]) {
     double w = 0;
-    for (size_t i = 0; i < ash_gguf_n_tensors(f->src); i++) w += (double)ash_gguf_tensor_at(f->src, i)->ne[0] * (double)ash_gguf_tensor_at(f->src, i)->ne[1];
+    for (size_t i = 0; i < ash_gguf_n_tensors(f->src); i++) {
+        const ash_gguf_tensor *x = ash_gguf_tensor_at(f->src, i);
+        w += (double)x->ne[0] * (double)x->ne[1] * (double)x->ne[2];
+    }
     double bits = 8.0 * (double)f->budget / w;
     t[0] = bits >= 3.6 ? ASH_Q4_0 : ASH_Q3_K;
     t[1] = bits >= 3.6 ? ASH_Q3_K : ASH_Q2_K;
@@ -186,7 +191,7 @@ static ash_status estimate(fit *f, ash_error *err) {
         bool block = strncmp(t->name, "blk.", 4) == 0;
         double w = (double)t->ne[0] * (double)t->ne[1] * (double)t->ne[2];
         weights += w;
-        if (block) blocks += w;
+        if (block) blocks += t->ne[2] > 1 ? w * ash_model_hp(f->model)->n_expert_used / (double)t->ne[2] : w; /* experts: those chosen */
         sampled += ASH_MIN(w, block ? 131072.0 : 524288.0);
     }
     ASH_TRY(sweep_setup(f, &so, &u, &n, err));
@@ -209,28 +214,34 @@ static ash_status estimate(fit *f, ash_error *err) {
 /* ---- planners ---- */
 
 static const float *weights(void *ctx, const char *tensor, uint64_t n) { return ash_imatrix_weights(ctx, tensor, n); }
+static const float *counts(void *ctx, const char *tensor, uint64_t n) { return ash_imatrix_counts(ctx, tensor, n); }
+
+/* Tensors that never run cost no damage in any type. */
+static void mark_dead(const fit *f, ash_planner *p) {
+    enum { MOST = 512 };
+    const char *names[MOST];
+    size_t n = f->im ? ash_imatrix_dead(f->im, f->model, names, MOST) : 0;
+    for (size_t i = 0; i < ASH_MIN(n, (size_t)MOST); i++) ash_planner_dead(p, names[i]);
+}
 
 static ash_status planner(fit *f, int which, ash_error *err) {
     ash_planner_opts o = ash_planner_defaults();
     o.types = f->o->types;
     o.n_types = f->o->n_types;
     o.widen = which ? FIT_WIDEN : 0;
-    if (f->im) o.importance = (ash_importance){weights, f->im};
+    if (f->im) o.importance = (ash_importance){weights, f->im, counts};
     o.lookup_free = f->o->budget == ASH_BUDGET_RAM;
     o.n_threads = f->o->n_threads;
     o.progress = f->o->progress;
     ASH_TRY(ash_bake_fixed_bytes(&o.fixed_bytes, f->src, o.widen, err));
     ASH_TRY(ash_planner_new(&f->pl[which], f->src, &o, err));
+    mark_dead(f, f->pl[which]);
     if (!f->swept) return ASH_OK;
     for (size_t i = 0; i < f->sweep.n_rows; i++) {
         const ash_sweep_row *r = &f->sweep.rows[i];
-        char name[96];
-        int role = r->unit.roles ? __builtin_ctz(r->unit.roles) : 0;
-        if (r->dead || !(r->rel_err > 0) || !isfinite(r->kld)) continue;
-        if (role == ASH_ROLE_EMBD || role == ASH_ROLE_OUTPUT) snprintf(name, sizeof name, "%s.weight", role == ASH_ROLE_EMBD ? "token_embd" : "output");
-        else snprintf(name, sizeof name, "blk.%d.%s.weight", r->unit.layer, ash_role_name(role));
+        if (r->dead || !r->tensor || !(r->rel_err > 0) || !isfinite(r->kld)) continue;
         double half = isfinite(r->half) ? r->half : fabs(r->kld);
-        ASH_TRY(ash_planner_measured(f->pl[which], name, r->rel_err, r->kld, half, err));
+        ASH_TRY(ash_planner_measured(f->pl[which], r->tensor, r->rel_err, r->kld, half, err));
     }
     ash_planner_calibrate(f->pl[which], f->sweep.noise_floor);
     return ASH_OK;

@@ -3,6 +3,7 @@
 #include "bake/fit_int.h"
 
 #include "ashlar/quant.h"
+#include "model/model_int.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -253,6 +254,12 @@ static ash_status samples(fit *f, ash_error *err) {
 
 /* ---- the report ---- */
 
+/* Row of the picture: experts stand where a dense model has its own. */
+static int grid_row(const fit *f, int role) {
+    bool dense = ash_model_hp(f->model)->max_ff > 0 && ash_model_mat(f->model, 0, ASH_W_DOWN)->data;
+    return role >= ASH_ROLE_EXP_GATE && role <= ASH_ROLE_EXP_DOWN && !dense ? role - ASH_ROLE_EXP_GATE + ASH_ROLE_GATE : role;
+}
+
 static ash_status cells(fit *f, ash_error *err) {
     ash_planner *p = f->pl[f->which];
     size_t n = ash_planner_n_units(p);
@@ -261,7 +268,7 @@ static ash_status cells(fit *f, ash_error *err) {
     for (size_t i = 0; i < n; i++) {
         ash_plan_unit u = ash_planner_unit(p, i);
         const ash_plan_option *o = &u.opts[f->choice[i]];
-        f->r->cells[i] = (ash_report_cell){.layer = u.layer, .role = u.role, .tensor = text(f, "%s", u.tensor), .type = ash_dtype_name(o->type), .bpw = ash_dtype_bpw(o->type), .bytes = o->bytes,
+        f->r->cells[i] = (ash_report_cell){.layer = u.layer, .role = grid_row(f, u.role), .tensor = text(f, "%s", u.tensor), .type = ash_dtype_name(o->type), .bpw = ash_dtype_bpw(o->type), .bytes = o->bytes,
                                            .sensitivity = u.k * pow(0.005 / u.e0, u.slope), .damage = o->damage, .measured = u.measured};
     }
     f->r->report.cells = f->r->cells;

@@ -9,16 +9,17 @@
 
 typedef struct { const char *name; int32_t lo, hi; uint32_t roles; double log_f; /* correction that was learned */ } group;
 
-enum { N_ROLE_GROUPS = 7, MAX_GROUPS = 16 };
+enum { N_ROLE_GROUPS = 8, MAX_GROUPS = 16 };
 
 /* Groups in order of what they could matter; the number written to g. */
 static int make_groups(const fit *f, int level, group g[MAX_GROUPS]) {
     static const struct { const char *name; uint32_t roles; } by_role[] = {
-        {"ffn_down", 1u << ASH_ROLE_DOWN}, {"attn_v", 1u << ASH_ROLE_V}, {"attn_output", 1u << ASH_ROLE_O}, {"ffn_up", 1u << ASH_ROLE_UP},
-        {"ffn_gate", 1u << ASH_ROLE_GATE}, {"attn_q and attn_k", 1u << ASH_ROLE_Q | 1u << ASH_ROLE_K}};
+        {"ffn_down", 1u << ASH_ROLE_DOWN | 1u << ASH_ROLE_EXP_DOWN}, {"attn_v", 1u << ASH_ROLE_V}, {"attn_output", 1u << ASH_ROLE_O},
+        {"ffn_up", 1u << ASH_ROLE_UP | 1u << ASH_ROLE_EXP_UP}, {"ffn_gate", 1u << ASH_ROLE_GATE | 1u << ASH_ROLE_EXP_GATE},
+        {"attn_q and attn_k", 1u << ASH_ROLE_Q | 1u << ASH_ROLE_K}, {"per-layer embeddings", 1u << ASH_ROLE_PLE_GATE | 1u << ASH_ROLE_PLE_OUT}};
     int n = 0;
     int32_t layers = ash_model_n_layer(f->model);
-    g[n++] = (group){"tables", -1, -1, 1u << ASH_ROLE_EMBD | 1u << ASH_ROLE_OUTPUT, 0};
+    g[n++] = (group){"tables", -1, -1, 1u << ASH_ROLE_EMBD | 1u << ASH_ROLE_OUTPUT | 1u << ASH_ROLE_PLE_TABLE | 1u << ASH_ROLE_PLE_IN, 0};
     for (size_t i = 0; i < ASH_ARRAY_LEN(by_role); i++) g[n++] = (group){by_role[i].name, 0, layers - 1, by_role[i].roles, 0};
     if (level >= 2) {
         static const char *const names[] = {"first sixth", "second sixth", "third sixth", "fourth sixth", "fifth sixth", "last sixth"};

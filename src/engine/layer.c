@@ -44,6 +44,11 @@ size_t ash_layer_state_floats(const ash_model *m, int n_tok) {
     return x_floats(m, n_tok) + ple_floats(m, n_tok) + lent_before(m, m->hp.n_layer, n_tok);
 }
 
+void ash_layer_state_parts(const ash_model *m, int n_tok, size_t *ple, size_t *lent) {
+    *ple = x_floats(m, n_tok);
+    *lent = *ple + ple_floats(m, n_tok);
+}
+
 static ash_kv plain_kv(float *k, size_t half, int cap) {
     return (ash_kv){{.form = ASH_KEYS_F32, .p = (char *)k}, {.form = ASH_KEYS_F32, .p = (char *)(k + half)}, cap};
 }

@@ -32,6 +32,8 @@ ash_tap_point ash_role_tap(ash_role role);
 /* A sequence between layers: the residual stream x[n][n_embd], and right after it what later layers need of earlier ones
  * (per-layer embedding inputs, lent keys and values): nothing for most models. Floats of all, a multiple of 16. */
 size_t ash_layer_state_floats(const ash_model *m, int n_tok);
+/* Where in it the per-layer embedding inputs and the lent keys and values begin. */
+void ash_layer_state_parts(const ash_model *m, int n_tok, size_t *ple, size_t *lent);
 
 /* The state entering layer 0, embedding scale applied. Ids must be in range. */
 void ash_embed_tokens(const ash_model *m, const ash_kern *k, const ash_token *t, int n, float *x);

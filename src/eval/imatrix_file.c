@@ -202,3 +202,8 @@ const float *ash_imatrix_weights(const ash_imatrix *im, const char *tensor, uint
         if (e->counts[i] > 0) return e->mean;
     return NULL;
 }
+
+const float *ash_imatrix_counts(const ash_imatrix *im, const char *tensor, uint64_t n_mat) {
+    const ash_im_entry *e = im ? find(im, tensor) : NULL;
+    return e && e->n_mat == n_mat ? e->counts : NULL;
+}

@@ -5,7 +5,8 @@
 
 #include <math.h>
 
-static const char *const ROLE_NAMES[ASH_ROLE_COUNT] = {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down", "token_embd", "output"};
+static const char *const ROLE_NAMES[ASH_ROLE_COUNT] = {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down", "token_embd", "output",
+                                                       "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps", "inp_gate", "proj", "per_layer_token_embd", "per_layer_model_proj"};
 
 _Static_assert((int)ASH_ROLE_Q == (int)ASH_W_Q && (int)ASH_ROLE_DOWN == (int)ASH_W_DOWN && (int)ASH_ROLE_N_LAYER == (int)ASH_W_COUNT, "roles are the model's");
 
@@ -34,25 +35,49 @@ ash_sweep_opts ash_sweep_filled(const ash_sweep_opts *o) {
 }
 
 /* ---- units ---- */
+enum { TABLES = ~ASH_ROLES_LAYER & ((1u << ASH_ROLE_COUNT) - 1) };
+
+/* The roles that read the same tensor as r, if r is the first of them in this layer; 0 otherwise. */
+static uint32_t fused_roles(const ash_model *m, int layer, int r) {
+    ash_part p, q;
+    uint32_t roles = 1u << r;
+    if (!ash_part_of(m, layer, r, &p)) return 0;
+    for (int o = 0; o < ASH_ROLE_COUNT; o++) {
+        if (o == r || !(ASH_ROLES_LAYER >> o & 1) || !ash_part_of(m, layer, o, &q) || q.name != p.name) continue;
+        if (o < r) return 0;
+        roles |= 1u << o;
+    }
+    return roles;
+}
+
+/* For a role of every layer: as the first layer that has it. */
+static uint32_t class_roles(const ash_model *m, int r) {
+    ash_part p;
+    for (int l = 0; l < m->hp.n_layer; l++)
+        if (ash_part_of(m, l, r, &p)) return fused_roles(m, l, r);
+    return 0;
+}
+
 ash_status ash_sweep_units(ash_sweep_unit **out, size_t *n_out, const ash_model *m, char grain, const ash_dtype *types, size_t n_types,
                            const ash_dtype *table_types, size_t n_table_types, ash_error *err) {
     *out = NULL;
     *n_out = 0;
     if (grain != 't' && grain != 'l' && grain != 'c') return ash_fail(err, ASH_E_USAGE, "unit must be tensor, layer or class");
-    size_t L = (size_t)m->hp.n_layer, cap = (L * ASH_ROLE_N_LAYER + 1) * (n_types + 1) + 2 * n_table_types;
+    size_t L = (size_t)m->hp.n_layer, cap = (L * ASH_ROLE_COUNT + 1) * (n_types + 1) + ASH_ROLE_COUNT * n_table_types;
     ash_sweep_unit *u = ash_calloc(cap, sizeof *u);
     if (!u) return ash_fail(err, ASH_E_NOMEM, "out of memory for %zu units", cap);
     size_t n = 0;
     for (size_t l = 0; l < (grain == 'c' ? 1 : L); l++)
-        for (int r = 0; r < (grain == 'l' ? 1 : ASH_ROLE_N_LAYER); r++) {
-            if (grain != 'l' && !ash_sweep_mat(m, (int)l, r)) continue;
-            for (size_t t = 0; t < n_types; t++)
-                u[n++] = (ash_sweep_unit){grain == 'c' ? -1 : (int32_t)l, grain == 'l' ? ASH_ROLES_LAYER : 1u << r, types[t]};
+        for (int r = 0; r < (grain == 'l' ? 1 : ASH_ROLE_COUNT); r++) {
+            if (!(ASH_ROLES_LAYER >> r & 1)) continue;
+            const uint32_t roles = grain == 'l' ? ASH_ROLES_LAYER : grain == 'c' ? class_roles(m, r) : fused_roles(m, (int)l, r);
+            for (size_t t = 0; roles && t < n_types; t++) u[n++] = (ash_sweep_unit){grain == 'c' ? -1 : (int32_t)l, roles, types[t]};
         }
-    for (size_t t = 0; t < n_table_types; t++) {
-        u[n++] = (ash_sweep_unit){-1, 1u << ASH_ROLE_EMBD, table_types[t]};
-        if (!m->tied) u[n++] = (ash_sweep_unit){-1, 1u << ASH_ROLE_OUTPUT, table_types[t]};
-    }
+    ash_part p;
+    for (size_t t = 0; t < n_types && ash_part_of(m, 0, ASH_ROLE_PLE_IN, &p); t++) u[n++] = (ash_sweep_unit){-1, 1u << ASH_ROLE_PLE_IN, types[t]};
+    for (size_t t = 0; t < n_table_types; t++)
+        for (int r = 0; r < ASH_ROLE_COUNT; r++)
+            if (TABLES >> r & 1 && r != ASH_ROLE_PLE_IN && ash_part_of(m, 0, r, &p)) u[n++] = (ash_sweep_unit){-1, 1u << r, table_types[t]};
     *out = u;
     *n_out = n;
     return ASH_OK;
@@ -60,17 +85,28 @@ ash_status ash_sweep_units(ash_sweep_unit **out, size_t *n_out, const ash_model 
 
 void ash_sweep_units_free(ash_sweep_unit *u) { ash_free(u); }
 
+const char *ash_unit_tensor(const ash_model *m, const ash_sweep_unit *u) {
+    const char *name = NULL;
+    for (int r = 0; r < ASH_ROLE_COUNT; r++) {
+        ash_part p;
+        if (!(u->roles & 1u << r)) continue;
+        if ((u->layer < 0 && !(TABLES >> r & 1)) || !ash_part_of(m, u->layer, r, &p) || (name && name != p.name)) return NULL;
+        name = p.name;
+    }
+    return name;
+}
+
 static ash_status check_units(const ash_model *m, const ash_sweep_unit *u, size_t n, ash_error *err) {
-    const uint32_t tables = 1u << ASH_ROLE_EMBD | 1u << ASH_ROLE_OUTPUT;
     if (n == 0 || n > 1u << 20) return ash_fail(err, ASH_E_USAGE, "%zu units to sweep is not possible", n);
-    char why[80];
-    if (!ash_model_plain(m, why, sizeof why)) return ash_fail(err, ASH_E_UNSUPPORTED, "%s: the sweep does not know that yet", why);
+    if (!m->hp.causal) return ash_fail(err, ASH_E_UNSUPPORTED, "architecture %s does not predict tokens: a sweep measures what it predicts", ash_model_arch(m));
     for (size_t i = 0; i < n; i++) {
         if (u[i].roles == 0 || u[i].roles >= 1u << ASH_ROLE_COUNT || u[i].layer < -1 || u[i].layer >= m->hp.n_layer)
             return ash_fail(err, ASH_E_USAGE, "unit %zu: layer %d, roles 0x%x are not in this model", i, u[i].layer, u[i].roles);
-        if ((u[i].roles & tables) && (u[i].layer != -1 || (u[i].roles & (u[i].roles - 1))))
+        if ((u[i].roles & TABLES) && (u[i].layer != -1 || (u[i].roles & (u[i].roles - 1))))
             return ash_fail(err, ASH_E_USAGE, "unit %zu: a table is a unit of its own", i);
-        if ((u[i].roles & 1u << ASH_ROLE_OUTPUT) && m->tied) return ash_fail(err, ASH_E_USAGE, "unit %zu: the model has no output tensor (tied)", i);
+        ash_part p;
+        if ((u[i].roles & TABLES) && !ash_part_of(m, 0, __builtin_ctz(u[i].roles), &p))
+            return ash_fail(err, ASH_E_USAGE, "unit %zu: the model has no %s tensor%s", i, ash_role_name(__builtin_ctz(u[i].roles)), m->tied ? " (tied)" : "");
         if (u[i].type != ASH_F32 && !ash_quant_can(u[i].type))
             return ash_fail(err, ASH_E_UNSUPPORTED, "unit %zu: %s cannot be encoded", i, ash_dtype_name(u[i].type));
     }
@@ -183,8 +219,9 @@ static uint32_t plan_pass(const ash_sweep_job *j, const uint32_t *act, uint32_t 
         total += take[i].n;
         longest = ASH_MAX(longest, take[i].n);
     }
-    uint64_t fit = j->o.mem_bytes / ash_sweep_diff_bytes(j->m, j->T, 1);
+    uint64_t fit = j->o.mem_bytes / ash_sweep_diff_bytes(j->m, j->T, j->whole, 1), states = j->o.mem_bytes / (8 * ash_sweep_state_floats(j->m, j->T, j->whole));
     uint32_t cap = ASH_MIN(longest, (uint32_t)ASH_SWEEP_PASS_CHUNKS);
+    if (j->whole && states < cap) cap = (uint32_t)ASH_MAX(states, 4u); /* the reference's states have no spill */
     for (; cap > 0 && total + 2 * cap > fit; cap--) /* two for the controls */
         for (uint32_t i = 0; i < n; i++)
             if (take[i].n >= cap) total -= take[i].n - (cap - 1), take[i].n = cap - 1;
@@ -254,6 +291,7 @@ ash_status ash_sweep_run(ash_sweep_result *res, ash_model *m, const ash_eval_tex
     j.T = (int)j.o.n_ctx;
     if (j.o.n_ctx < 8 || j.o.n_ctx > 1u << 16 || j.o.skip + 1 > j.o.n_ctx)
         return ash_fail(err, ASH_E_USAGE, "chunks of %u tokens with %u not scored are not possible", j.o.n_ctx, j.o.skip);
+    j.whole = !ash_model_plain(m, NULL, 0);
     ASH_TRY(check_units(m, units, n, err));
     ASH_TRY_GOTO(ash_exec_init(&j.e, j.o.n_threads, j.o.cpu_level, err), done);
     ASH_TRY_GOTO(choose_chunks(&j, t, n, err), done);
@@ -270,18 +308,19 @@ ash_status ash_sweep_run(ash_sweep_result *res, ash_model *m, const ash_eval_tex
     for (size_t i = 0; i < n; i++) {
         ash_sweep_row *r = &res->rows[i];
         r->unit = units[i];
+        r->tensor = ash_unit_tensor(m, &units[i]);
         unit_stat(&j, i, &r->kld, &r->half);
         r->n_chunks = j.book.u[i].n;
         r->rel_err = j.book.u[i].rel_err;
         r->dead = true;
         for (int l = ASH_MAX(units[i].layer, 0); l < (units[i].layer < 0 ? m->hp.n_layer : units[i].layer + 1); l++)
             for (int role = 0; role < ASH_ROLE_COUNT; role++) {
-                const ash_mat *w = units[i].roles & 1u << role ? ash_sweep_mat(m, l, role) : NULL;
-                if (!w || (role >= ASH_ROLE_N_LAYER && l > 0)) continue;
-                uint64_t cols = ash_padded_cols(units[i].type, (uint64_t)w->K);
+                ash_part p;
+                if (!(units[i].roles & 1u << role) || !ash_part_of(m, l, role, &p) || (TABLES >> role & 1 && l > 0)) continue;
+                uint64_t cols = ash_padded_cols(units[i].type, (uint64_t)p.w->K);
                 r->dead = false;
-                r->widened |= cols != (uint64_t)w->K;
-                r->bytes += (uint64_t)w->n_rows * ash_dtype_row_bytes(units[i].type, cols);
+                r->widened |= cols != (uint64_t)p.w->K;
+                r->bytes += (uint64_t)p.n_mat * (uint64_t)p.w->n_rows * ash_dtype_row_bytes(units[i].type, cols);
             }
     }
     res->noise_floor = j.book.noise;

@@ -4,6 +4,7 @@
 
 #include "ashlar/quant.h"
 #include "eval/vec.h"
+#include "eval/whole.h"
 
 #include <math.h>
 
@@ -46,7 +47,8 @@ typedef struct {
     const ash_mat *w;
     ash_dtype type;
     const float *imp;
-    float *panels;
+    float *panels;       /* of the difference; or */
+    float *rows;         /* the changed rows themselves */
     float *scratch;      /* per thread: 32 rows and a row's temporaries */
     size_t scratch_floats;
     double *sums;        /* [panel][2] */
@@ -75,18 +77,21 @@ static void change_part(void *ctx, int64_t begin, int64_t end, int ith) {
                 num += im * d * d;
                 den += im * v * v;
             }
+            if (c->rows) memcpy(c->rows + (size_t)(p * 16 + r) * (size_t)K, one, (size_t)K * sizeof *one);
             ash_vec_sub(row, one, row, K);
         }
-        c->e->k->packf(rows, K, nr, K, c->panels + (size_t)p * 16 * (size_t)K);
+        if (c->panels) c->e->k->packf(rows, K, nr, K, c->panels + (size_t)p * 16 * (size_t)K);
         c->sums[2 * p] = num;
         c->sums[2 * p + 1] = den;
     }
 }
 
-ash_status ash_change_build(const ash_exec *e, const ash_mat *w, ash_dtype type, const float *imp, float *panels, double err_sums[2], ash_error *err) {
+/* `share`: weight of this matrix in err_sums. */
+static ash_status change(const ash_exec *e, const ash_mat *w, ash_dtype type, const float *imp, float *panels, float *rows, double share, double err_sums[2],
+                         ash_error *err) {
     ash_status st = ASH_OK;
     int64_t n = (w->n_rows + 15) / 16;
-    change_ctx c = {.e = e, .w = w, .type = type, .imp = imp, .panels = panels};
+    change_ctx c = {.e = e, .w = w, .type = type, .imp = imp, .panels = panels, .rows = rows};
     c.scratch_floats = ((size_t)w->K * 17 + 64 + ash_change_row_floats(w->K) + 15) / 16 * 16;
     c.scratch = ash_alloc_aligned((size_t)e->n_threads * c.scratch_floats * sizeof(float), 64);
     c.sums = ash_calloc((size_t)n * 2, sizeof(double));
@@ -101,11 +106,31 @@ ash_status ash_change_build(const ash_exec *e, const ash_mat *w, ash_dtype type,
         goto done;
     }
     for (int64_t p = 0; p < n; p++) {
-        err_sums[0] += c.sums[2 * p];
-        err_sums[1] += c.sums[2 * p + 1];
+        err_sums[0] += share * c.sums[2 * p];
+        err_sums[1] += share * c.sums[2 * p + 1];
     }
 done:
     ash_free(c.scratch);
     ash_free(c.sums);
     return st;
+}
+
+ash_status ash_change_build(const ash_exec *e, const ash_mat *w, ash_dtype type, const float *imp, float *panels, double err_sums[2], ash_error *err) {
+    return change(e, w, type, imp, panels, NULL, 1, err_sums, err);
+}
+
+/* An expert that no token chose has no importance: it is encoded evenly and its error hurts nobody. */
+ash_status ash_change_rows(const ash_exec *e, const ash_part *p, ash_dtype type, const float *imp, const float *counts, float *rows, double err_sums[2],
+                           ash_error *err) {
+    double all = 0;
+    for (int i = 0; counts && i < p->n_mat; i++) all += (double)counts[i];
+    for (int i = 0; i < p->n_mat; i++) {
+        ash_mat w = *p->w;
+        w.data += (size_t)i * p->stride;
+        const bool seen = !counts || counts[i] > 0;
+        const double share = all > 0 ? (double)counts[i] / all : 1;
+        ASH_TRY(change(e, &w, type, imp && seen ? imp + (size_t)i * (size_t)w.K : NULL, NULL, rows + (size_t)i * (size_t)w.n_rows * (size_t)w.K, seen ? share : 0,
+                       err_sums, err));
+    }
+    return ASH_OK;
 }

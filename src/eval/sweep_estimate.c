@@ -9,9 +9,11 @@
 
 typedef struct {
     const ash_exec *e;
+    bool whole;
     ash_dlayer L;
-    const float *x; /* [T][E] */
-    float *scratch; /* per thread: reference, a difference, delta.c's scratch; or rows to encode */
+    ash_whole W;
+    const float *x; /* [T][E], or a state */
+    float *scratch; /* per thread: reference, a difference, the layer's scratch; or rows to encode */
     size_t scratch_floats, ref_floats, row;
     int n_delta;
     ash_dtype type;
@@ -28,8 +30,18 @@ typedef struct {
 
 static size_t up16(size_t n) { return (n + 15) / 16 * 16; }
 
+static void whole_part(void *ctx, int64_t begin, int64_t end, int ith) {
+    probe *p = ctx;
+    float *out = p->scratch + (size_t)ith * p->scratch_floats;
+    for (int64_t i = begin * (1 + p->n_delta); i < end * (1 + p->n_delta); i++) ash_whole_ref(&p->W, p->x, out, out + up16(p->row));
+}
+
 static void layer_part(void *ctx, int64_t begin, int64_t end, int ith) {
     probe *p = ctx;
+    if (p->whole) {
+        whole_part(ctx, begin, end, ith);
+        return;
+    }
     float *mem = p->scratch + (size_t)ith * p->scratch_floats, *d = mem + p->ref_floats, *scratch = d + up16(p->row);
     const float *dw[ASH_W_COUNT] = {0};
     ash_dref ref;
@@ -96,12 +108,13 @@ done:
 static ash_status measure(times *t, const ash_exec *e, const ash_model *m, int T, uint64_t types, ash_error *err) {
     const size_t E = (size_t)m->hp.n_embd;
     ash_status st = ASH_OK;
-    probe p = {.e = e, .L = {.m = m, .k = e->k, .T = T}, .row = (size_t)T * E};
+    probe p = {.e = e, .L = {.m = m, .k = e->k, .T = T}, .W = {.m = m, .k = e->k, .T = T}, .whole = !ash_model_plain(m, NULL, 0)};
+    p.row = ash_sweep_state_floats(m, T, p.whole);
     ash_layer_mem lm = {0};
     float *x = NULL;
     ash_token *tok = ash_calloc((size_t)T, sizeof *tok);
     p.ref_floats = up16(ash_dref_floats(m, T));
-    p.scratch_floats = p.ref_floats + up16(p.row) + ash_delta_scratch_floats(m, T);
+    p.scratch_floats = p.whole ? up16(p.row) + ash_whole_scratch_floats(m, T) : p.ref_floats + up16(p.row) + ash_delta_scratch_floats(m, T);
     p.scratch_floats = ASH_MAX(p.scratch_floats, 2 * up16(E) + up16(ash_change_row_floats((int)E)));
     p.scratch = ash_alloc_aligned((size_t)e->n_threads * p.scratch_floats * sizeof(float), 64);
     x = ash_alloc_aligned(p.row * sizeof(float), 64);
@@ -109,20 +122,28 @@ static ash_status measure(times *t, const ash_exec *e, const ash_model *m, int T
         st = ash_fail(err, ASH_E_NOMEM, "out of memory for an estimate");
         goto done;
     }
-    ASH_TRY_GOTO(ash_layer_mem_alloc(&lm, m, err), done);
-    ASH_TRY_GOTO(ash_layer_ropes(&p.L, err), done);
+    memset(x, 0, p.row * sizeof(float));
+    ASH_TRY_GOTO(ash_layer_mem_alloc(&lm, m, p.whole, err), done);
+    if (!p.whole) ASH_TRY_GOTO(ash_layer_ropes(&p.L, err), done);
     for (int i = 0; i < T; i++) tok[i] = (ash_token)((int64_t)m->hp.n_vocab * (i + 1) / (T + 2));
     ash_embed_tokens(m, e->k, tok, T, x);
     p.x = x;
-    ash_layer_weights(e, &lm, 0, &p.L); /* the first time pages come in */
-    double t0 = ash_now();
-    ash_layer_weights(e, &lm, 0, &p.L);
+    double t0 = 0;
+    for (int i = 0; i < 2; i++) { /* the first time pages come in */
+        t0 = ash_now();
+        if (p.whole) ash_layer_pack(e, &lm, m, 0, p.W.packed);
+        else ash_layer_weights(e, &lm, 0, &p.L);
+    }
     t->pack = ash_now() - t0;
     time_items(&p, layer_part, e->n_threads, 0); /* threads awake, caches warm */
     t->ref = time_items(&p, layer_part, e->n_threads, 0.1);
     p.n_delta = 6;
     t->delta = (time_items(&p, layer_part, e->n_threads, 0.2) - t->ref) / p.n_delta;
     t->delta = ASH_MAX(t->delta, t->ref / 64);
+    double macs = 0; /* layers may have several shapes: times of the average one */
+    for (int l = 0; l < m->hp.n_layer; l++) macs += ash_sweep_layer_macs(m, T, l) / m->hp.n_layer;
+    macs /= ash_sweep_layer_macs(m, T, 0);
+    t->pack *= macs, t->ref *= macs, t->delta *= macs;
     for (int k = 0; k < ASH_DTYPE_MAX; k++)
         if (types >> k & 1) {
             p.type = (ash_dtype)k;
@@ -173,25 +194,27 @@ ash_status ash_sweep_estimate(ash_sweep_cost *c, const ash_model *m, const ash_s
     ash_exec_free(&e);
     if (st != ASH_OK) return st;
 
-    const ash_sweep_unit first = {0, 1, ASH_Q8_0};
-    const double layer_macs = ash_sweep_macs(m, T, &first, 1) / (L - 0.5);
+    const bool whole = !ash_model_plain(m, NULL, 0);
+    double layer_macs = 0;
+    for (int l = 0; l < m->hp.n_layer; l++) layer_macs += ash_sweep_layer_macs(m, T, l) * T / L;
     const double macs = ash_sweep_macs(m, T, units, n);
     double encode = 0, n_weights = 0; /* seconds and weights of a pass with all units */
     for (size_t i = 0; i < n; i++)
         for (int r = 0; r < ASH_ROLE_COUNT; r++) {
-            const ash_mat *w = units[i].roles & 1u << r ? ash_sweep_mat(m, ASH_MAX(units[i].layer, 0), r) : NULL;
-            if (!w) continue;
+            ash_part p;
+            if (!(units[i].roles & 1u << r) || !ash_part_of(m, units[i].layer, r, &p)) continue;
             double rows =
-                r < ASH_ROLE_N_LAYER ? (double)w->n_rows * (units[i].layer < 0 ? L : 1) : (double)ASH_MIN(w->n_rows, (int64_t)120000);
-            encode += rows * w->K * t.encode[units[i].type];
-            n_weights += rows * w->K;
+                ASH_ROLES_LAYER >> r & 1 ? (double)p.w->n_rows * p.n_mat * (units[i].layer < 0 ? L : 1) : (double)ASH_MIN(p.w->n_rows, (int64_t)120000);
+            if (r == ASH_ROLE_PLE_TABLE) rows = ASH_MIN(rows, 64.0 * T); /* only tokens that occur */
+            encode += rows * p.w->K * t.encode[units[i].type];
+            n_weights += rows * p.w->K;
         }
     const double per_chunk = L * t.ref + scored * t.head;
     if (n >= ASH_SWEEP_PROBE_UNITS) /* ffn_down once more in float32, and three streams of 1, 2/3, 1/3 of the layers */
         c->seconds += ASH_SWEEP_PROBE_CHUNKS * (per_chunk + L * t.ref / 4 + 2 * L * t.delta) + L * t.pack;
     /* the passes: all units take the least number of chunks, then each what it lacks, up to 1.2 times what it has */
     double have[ASH_ARRAY_LEN(k_spread)] = {0}, most_takes = 0, most_chunks = 0;
-    const double room = (double)(o.mem_bytes / ash_sweep_diff_bytes(m, T, 1));
+    const double room = (double)(o.mem_bytes / ash_sweep_diff_bytes(m, T, whole, 1));
     for (;;) {
         double act = 0, takes = 0, longest = 0, least = o.max_chunks;
         for (size_t k = 0; k < ASH_ARRAY_LEN(k_spread); k++) {
@@ -214,9 +237,9 @@ ash_status ash_sweep_estimate(ash_sweep_cost *c, const ash_model *m, const ash_s
         most_takes = ASH_MAX(most_takes, takes);
         most_chunks = ASH_MAX(most_chunks, chunks);
     }
-    uint64_t diff = ash_sweep_diff_bytes(m, T, (uint64_t)most_takes);
+    uint64_t diff = ash_sweep_diff_bytes(m, T, whole, (uint64_t)most_takes);
     if (diff > o.mem_bytes) c->disk_bytes = diff;
-    c->mem_bytes = (diff > o.mem_bytes ? 0 : diff) + ash_sweep_rest_bytes(m, n_threads, T, (uint64_t)most_chunks);
+    c->mem_bytes = (diff > o.mem_bytes ? 0 : diff) + ash_sweep_rest_bytes(m, n_threads, T, whole, (uint64_t)most_chunks);
     c->forward_rate = layer_macs / t.ref;
     c->head_rate = 1 / t.head;
     c->encode_rate = encode > 0 ? n_weights / encode : 0;

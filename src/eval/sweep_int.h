@@ -4,6 +4,7 @@
 
 #include "eval/delta.h"
 #include "eval/stats.h"
+#include "eval/whole.h"
 
 /* Three probes knock down ffn_down in a third of the layers each. How much a chunk of text suffers under any knockout is partly a property of
  * the chunk; the probes show it, on many more chunks than the units can afford (sweep_stat.c). One matrix per layer follows the units better
@@ -49,6 +50,7 @@ typedef struct {
     ash_token *tok;          /* [max_chunks, or n_probe if that is more][T], BOS in place */
     uint32_t n_probe;
     int T;
+    bool whole;              /* layers by the engine's own function: not a plain model (or asked for by a test) */
     bool exact;              /* tests: differences through float32 products */
     double work_done, work_total; /* multiply-accumulates, for the progress */
 } ash_sweep_job;
@@ -56,18 +58,24 @@ typedef struct {
 /* sweep_layer.c: memory for the largest layer's weights, unpacked; filling L with layer l; the rotations of L->T positions. */
 typedef struct {
     float *f;
-    uint8_t *q;
+    uint8_t *q;            /* q, s: not with `whole` */
     float *s;
-    size_t floats; /* of f */
+    size_t floats;         /* of f */
 } ash_layer_mem;
-ash_status ash_layer_mem_alloc(ash_layer_mem *lm, const ash_model *m, ash_error *err);
+ash_status ash_layer_mem_alloc(ash_layer_mem *lm, const ash_model *m, bool whole, ash_error *err);
+void ash_layer_pack(const ash_exec *e, const ash_layer_mem *lm, const ash_model *m, int l, const float *packed[ASH_W_COUNT]);
+/* Floats of all changed matrices of any one layer. */
+size_t ash_layer_change_floats(const ash_model *m);
 void ash_layer_mem_free(ash_layer_mem *lm);
 void ash_layer_weights(const ash_exec *e, const ash_layer_mem *lm, int l, ash_dlayer *L);
 ash_status ash_layer_ropes(ash_dlayer *L, ash_error *err);
 void ash_layer_ropes_free(ash_dlayer *L);
 
-/* Matrix of a unit's role; NULL for none. */
-const ash_mat *ash_sweep_mat(const ash_model *m, int layer, int role);
+/* Name of the tensor when the unit is one tensor, else NULL. */
+const char *ash_unit_tensor(const ash_model *m, const ash_sweep_unit *u);
+/* Values of a stream's difference, and of the reference's state between layers, for one chunk. */
+size_t ash_sweep_row_values(const ash_model *m, int T, bool whole, const ash_sweep_unit *u);
+size_t ash_sweep_state_floats(const ash_model *m, int T, bool whole);
 
 /* What a pass does: unit number `unit` takes its next n chunks. With CONTROLS the identity and noise streams run too, on the chunks of
  * take[0]. PROBES goes alone (n_take = 0) over the book's n_probe chunks. Results are appended to the book. */
@@ -88,10 +96,11 @@ enum { ASH_SWEEP_PROBE_CHUNKS = 160, ASH_SWEEP_PROBE_UNITS = 32, /* probes pay w
 /* Passes until every unit is done, with checkpoints. */
 ash_status ash_sweep_run_job(ash_sweep_job *j, ash_error *err);
 /* Bytes of differences (spillable) of n_takes chunks of single units, and of everything else for a pass over n_chunks. */
-uint64_t ash_sweep_diff_bytes(const ash_model *m, int T, uint64_t n_takes);
-uint64_t ash_sweep_rest_bytes(const ash_model *m, int n_threads, int T, uint64_t n_chunks);
+uint64_t ash_sweep_diff_bytes(const ash_model *m, int T, bool whole, uint64_t n_takes);
+uint64_t ash_sweep_rest_bytes(const ash_model *m, int n_threads, int T, bool whole, uint64_t n_chunks);
 /* Multiply-accumulates of one chunk for a set of units. */
 double ash_sweep_macs(const ash_model *m, int T, const ash_sweep_unit *units, size_t n);
+double ash_sweep_layer_macs(const ash_model *m, int T, int layer);
 
 /* Changed matrix minus original as float32 panels, through encode and decode of `type`; rows that are no multiple of the
  * block are padded with zero columns. imp: K weights or NULL. err_sums += {sum imp err^2, sum imp w^2}. */

@@ -6,7 +6,7 @@
 
 static size_t up16(size_t n) { return (n + 15) / 16 * 16; }
 
-ash_status ash_layer_mem_alloc(ash_layer_mem *lm, const ash_model *m, ash_error *err) {
+ash_status ash_layer_mem_alloc(ash_layer_mem *lm, const ash_model *m, bool whole, ash_error *err) {
     size_t nf = 0, nq = 0, ns = 0;
     *lm = (ash_layer_mem){0};
     for (int l = 0; l < m->hp.n_layer; l++) {
@@ -21,9 +21,11 @@ ash_status ash_layer_mem_alloc(ash_layer_mem *lm, const ash_model *m, ash_error 
     }
     lm->floats = nf;
     lm->f = ash_alloc_aligned(nf * sizeof(float), 64);
-    lm->q = ash_alloc_aligned(nq, 64);
-    lm->s = ash_alloc_aligned(ns * sizeof(float), 64);
-    if (lm->f && lm->q && lm->s) return ASH_OK;
+    if (!whole) {
+        lm->q = ash_alloc_aligned(nq, 64);
+        lm->s = ash_alloc_aligned(ns * sizeof(float), 64);
+    }
+    if (lm->f && (whole || (lm->q && lm->s))) return ASH_OK;
     ash_layer_mem_free(lm);
     return ash_fail(err, ASH_E_NOMEM, "out of memory for the weights of a layer");
 }
@@ -33,6 +35,31 @@ void ash_layer_mem_free(ash_layer_mem *lm) {
     ash_free(lm->q);
     ash_free(lm->s);
     *lm = (ash_layer_mem){0};
+}
+
+void ash_layer_pack(const ash_exec *e, const ash_layer_mem *lm, const ash_model *m, int l, const float *packed[ASH_W_COUNT]) {
+    float *f = lm->f;
+    for (int r = 0; r < ASH_W_COUNT; r++) {
+        const ash_mat *w = &m->layers[l].w[r];
+        packed[r] = w->data ? f : NULL;
+        if (w->data) ash_mm_pack(e->k, e->pool, w, f);
+        f += ash_packed_floats(w->n_rows, w->K);
+    }
+}
+
+size_t ash_layer_change_floats(const ash_model *m) {
+    size_t most = 0;
+    for (int l = 0; l < m->hp.n_layer; l++) {
+        size_t n = 0;
+        ash_part p;
+        for (int r = 0; r < ASH_ROLE_COUNT; r++) {
+            const bool here = ASH_ROLES_LAYER >> r & 1 || (r == ASH_ROLE_PLE_IN && l == 0);
+            if (!here || !ash_part_of(m, l, r, &p)) continue;
+            n += r < ASH_ROLE_N_LAYER ? ash_packed_floats(p.w->n_rows, p.w->K) : up16((size_t)p.n_mat * (size_t)p.w->n_rows * (size_t)p.w->K);
+        }
+        most = ASH_MAX(most, n);
+    }
+    return most;
 }
 
 void ash_layer_weights(const ash_exec *e, const ash_layer_mem *lm, int l, ash_dlayer *L) {

@@ -4,18 +4,14 @@
 #include <jansson.h>
 #include <math.h>
 
-static json_t *unit_json(const ash_sweep_row *r, const ash_model *m) {
+static json_t *unit_json(const ash_sweep_row *r) {
     const ash_sweep_unit *u = &r->unit;
     json_t *roles = json_array(), *o = json_object();
     for (int i = 0; i < ASH_ROLE_COUNT; i++)
         if (u->roles & 1u << i) json_array_append_new(roles, json_string(ash_role_name(i)));
     json_object_set_new(o, "layer", u->layer < 0 ? json_null() : json_integer(u->layer));
     json_object_set_new(o, "roles", roles);
-    if (!(u->roles & (u->roles - 1))) { /* one matrix: its name */
-        int r1 = __builtin_ctz(u->roles);
-        const char *name = r1 == ASH_ROLE_EMBD ? m->embd_name : r1 == ASH_ROLE_OUTPUT ? m->head_name : u->layer >= 0 ? m->layers[u->layer].name[r1] : NULL;
-        if (name) json_object_set_new(o, "tensor", json_string(name));
-    }
+    if (r->tensor) json_object_set_new(o, "tensor", json_string(r->tensor));
     json_object_set_new(o, "type", json_string(ash_dtype_name(u->type)));
     json_object_set_new(o, "kld", json_real(r->kld));
     json_object_set_new(o, "half", isfinite(r->half) ? json_real(r->half) : json_null());
@@ -41,7 +37,7 @@ ash_status ash_sweep_json(const ash_sweep_result *r, const ash_model *m, char **
     json_object_set_new(o, "identity", json_real(r->identity));
     json_object_set_new(o, "noise_floor", json_real(r->noise_floor));
     json_object_set_new(o, "seconds", json_real(r->seconds));
-    for (size_t i = 0; i < r->n_rows; i++) json_array_append_new(rows, unit_json(&r->rows[i], m));
+    for (size_t i = 0; i < r->n_rows; i++) json_array_append_new(rows, unit_json(&r->rows[i]));
     json_object_set_new(o, "rows", rows);
     char *s = json_dumps(o, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
     json_decref(o);

@@ -15,7 +15,8 @@ typedef struct {
     ash_stream *s;
     uint32_t n_streams, n_chunks, per; /* per: scored positions of a chunk */
     const uint32_t *ids;     /* the chunks' numbers */
-    const float *x;          /* [chunk][T][E] */
+    const float *x;          /* [chunk][state], T rows of E first */
+    size_t state;
     float *h;                /* [chunk * per][E]: the reference's final states */
     ash_support *sup;        /* [chunk * per] */
     float *logits;           /* of the block at hand; become probabilities */
@@ -55,8 +56,8 @@ static size_t scratch_floats(int E) {
 /* Final hidden state of stream s at a position. */
 static void state_of(const score *c, const ash_stream *s, uint32_t chunk, int t, float *d, float *out) {
     const int E = c->j->m->hp.n_embd;
-    const float *x = c->x + ((size_t)chunk * (size_t)c->j->T + (size_t)t) * (size_t)E;
-    ash_vec_from_bf16(d, s->diff + ((size_t)(chunk - s->c0) * (size_t)c->j->T + (size_t)t) * (size_t)E, E);
+    const float *x = c->x + (size_t)chunk * c->state + (size_t)t * (size_t)E;
+    ash_vec_from_bf16(d, s->diff + (size_t)(chunk - s->c0) * s->row + (size_t)t * (size_t)E, E);
     ash_vec_add(d, x, d, E);
     c->j->e.k->rmsnorm(d, c->j->m->out_norm, E, c->j->m->hp.eps, out);
 }
@@ -234,11 +235,11 @@ done:
     return st;
 }
 
-ash_status ash_sweep_score(ash_sweep_job *j, ash_stream *s, uint32_t n_streams, const float *x, const uint32_t *ids, uint32_t n_chunks, ash_error *err) {
+ash_status ash_sweep_score(ash_sweep_job *j, ash_stream *s, uint32_t n_streams, const float *x, size_t state, const uint32_t *ids, uint32_t n_chunks, ash_error *err) {
     ash_status st = ASH_OK;
     const ash_model *m = j->m;
     const size_t E = (size_t)m->hp.n_embd, V = (size_t)m->hp.n_vocab;
-    score c = {.j = j, .s = s, .n_streams = n_streams, .n_chunks = n_chunks, .ids = ids, .per = (uint32_t)j->T - j->o.skip, .x = x};
+    score c = {.j = j, .s = s, .n_streams = n_streams, .n_chunks = n_chunks, .ids = ids, .per = (uint32_t)j->T - j->o.skip, .x = x, .state = state};
     const uint32_t n_pos = n_chunks * c.per;
     c.stride = V > 65536 ? 4 : 1; /* a large table's rows are dear to encode */
     c.scratch_floats = ASH_MAX(scratch_floats((int)E), up16(E) + ash_change_row_floats((int)E) + 64);
@@ -256,7 +257,7 @@ ash_status ash_sweep_score(ash_sweep_job *j, ash_stream *s, uint32_t n_streams, 
         goto done;
     }
     for (uint32_t k = 0; k < n_chunks; k++)
-        ash_final_norm(m, j->e.k, x + ((size_t)k * (size_t)j->T + j->o.skip) * E, (int)c.per, c.h + (size_t)k * c.per * E);
+        ash_final_norm(m, j->e.k, x + (size_t)k * state + (size_t)j->o.skip * E, (int)c.per, c.h + (size_t)k * c.per * E);
     for (uint32_t p = 0; p < n_pos; p += (uint32_t)cap) {
         int n = (int)ASH_MIN((uint32_t)cap, n_pos - p);
         ash_head_logits(&j->e, m, c.h + (size_t)p * E, n, logits, hs);

@@ -18,11 +18,23 @@ enum { SAMPLE = 1 << 17, TABLE_FACTOR = 4 };
  * channels dominate, so its c is large where importance weights are known. */
 static const double typical_c[7] = {0.038, 0.053, 0.087, 0.047, 0.10, 0.10, 0.12};
 
-double ash_plan_typical(int role) { return role >= 0 && role < 7 ? typical_c[role] : 0.3; }
+double ash_plan_typical(int role) {
+    if (role >= ASH_ROLE_EXP_GATE && role <= ASH_ROLE_EXP_DOWN) role = ASH_ROLE_GATE + role - ASH_ROLE_EXP_GATE;
+    if (role == ASH_ROLE_PLE_GATE || role == ASH_ROLE_PLE_OUT) role = ASH_ROLE_O; /* as attention's: a small update of the residual */
+    return role >= 0 && role < ASH_ROLE_N_LAYER ? typical_c[role] : 0.3;
+}
+
+const float *ash_plan_weights(const ash_importance *im, const ash_gguf_tensor *t, uint64_t *n_mat) {
+    *n_mat = t->ne[2];
+    const float *w = im->weights && t->ne[2] > 1 ? im->weights(im->ctx, t->name, t->ne[0] * t->ne[2]) : NULL;
+    if (w) return w;
+    *n_mat = 1;
+    return im->weights ? im->weights(im->ctx, t->name, t->ne[0]) : NULL;
+}
 
 static double typical(const ash_planner *p, const plan_unit *u) {
-    if (u->pub.role >= 0 && u->pub.role < 7) return ash_plan_typical(u->pub.role);
     if (u->pub.role < 0 || u->pub.lookup_only) return 0.3;
+    if (u->pub.role != ASH_ROLE_EMBD && u->pub.role != ASH_ROLE_OUTPUT) return ash_plan_typical(u->pub.role);
     bool weighted = p->o.importance.weights && p->o.importance.weights(p->o.importance.ctx, u->pub.tensor, ash_gguf_tensor_at(p->g, u->tensor)->ne[0]);
     return weighted ? 40 : 1;
 }
@@ -33,7 +45,9 @@ typedef struct {
     ash_planner *p;
     plan_unit *u;
     uint64_t ne0, n_rows, sample; /* widened row length, rows of the source, rows sampled */
-    const float *imp;             /* widened, or NULL */
+    const float *imp;             /* widened, n_mat times; or NULL */
+    const float *share;           /* n_mat: how much a matrix (expert) is used, or NULL: all the same */
+    uint64_t n_mat, mat_rows;     /* matrices with weights of their own, their rows */
     float *rows;                  /* sample x ne0 */
     double *err;                  /* n_opts x sample */
     double *norm;                 /* sample */
@@ -50,19 +64,25 @@ static uint64_t wide_row(const ash_planner *p, size_t tensor, uint64_t src_row, 
         if (ash_widen_source_row(p->widen, p->g, tensor, w) == (int64_t)src_row) return w;
 }
 
+/* Row i of the sample: where in the source, its importance and its share. */
+static uint64_t source_row(const enc *x, uint64_t i) { return i * x->n_rows / x->sample; }
+static const float *imp_of(const enc *x, uint64_t i) { return x->imp ? x->imp + source_row(x, i) / x->mat_rows * x->ne0 : NULL; }
+static double share_of(const enc *x, uint64_t i) { return x->share ? (double)x->share[source_row(x, i) / x->mat_rows] : 1; }
+
 static void fetch(void *ctx, int64_t b, int64_t e, int ith) {
     enc *x = ctx;
     if (x->errs[ith].code != ASH_OK) return;
     for (int64_t i = b; i < e; i++) {
-        uint64_t src = (uint64_t)i * x->n_rows / x->sample;
+        uint64_t src = source_row(x, (uint64_t)i);
+        const float *imp = imp_of(x, (uint64_t)i);
         float *row = x->rows + (uint64_t)i * x->ne0;
         if (!ash_widen_row(x->p->widen, x->p->g, x->u->tensor, wide_row(x->p, x->u->tensor, src, src), row, x->scratch + (size_t)ith * x->scratch_stride)) {
             ash_fail(&x->errs[ith], ASH_E_UNSUPPORTED, "its type cannot be decoded");
             return;
         }
         double s = 0;
-        for (uint64_t j = 0; j < x->ne0; j++) s += (x->imp ? (double)x->imp[j] : 1.0) * (double)row[j] * (double)row[j];
-        x->norm[i] = s;
+        for (uint64_t j = 0; j < x->ne0; j++) s += (imp ? (double)imp[j] : 1.0) * (double)row[j] * (double)row[j];
+        x->norm[i] = s * share_of(x, (uint64_t)i);
     }
 }
 
@@ -74,16 +94,16 @@ static void encode(void *ctx, int64_t b, int64_t e, int ith) {
     float *back = x->scratch + (size_t)ith * x->scratch_stride;
     for (int64_t i = b; i < e; i++) {
         const ash_plan_option *o = &x->u->opts[(uint64_t)i / x->sample];
-        const float *row = x->rows + ((uint64_t)i % x->sample) * x->ne0;
+        const float *row = x->rows + ((uint64_t)i % x->sample) * x->ne0, *imp = imp_of(x, (uint64_t)i % x->sample);
         if (o->rel_err == 0) continue; /* the source's own type */
-        if (ash_quant_row(o->type, row, code, x->ne0, x->imp, &x->errs[ith]) != ASH_OK) return;
+        if (ash_quant_row(o->type, row, code, x->ne0, imp, &x->errs[ith]) != ASH_OK) return;
         ash_dtype_decode(o->type, code, back, x->ne0);
         double s = 0;
         for (uint64_t j = 0; j < x->ne0; j++) {
             double d = (double)row[j] - (double)back[j];
-            s += (x->imp ? (double)x->imp[j] : 1.0) * d * d;
+            s += (imp ? (double)imp[j] : 1.0) * d * d;
         }
-        x->err[i] = s;
+        x->err[i] = s * share_of(x, (uint64_t)i % x->sample);
     }
 }
 
@@ -95,11 +115,13 @@ static ash_status unit_errors(ash_planner *p, plan_unit *u, ash_pool *pool, ash_
     ash_widen_shape(p->widen, p->g, u->tensor, ne);
     if (u->pub.layer < 0) want *= TABLE_FACTOR;
     enc x = {.p = p, .u = u, .ne0 = ne[0], .n_rows = t->ne[1] * t->ne[2] * t->ne[3]};
-    x.sample = ASH_MIN(x.n_rows, ASH_MAX(16, want / ne[0]));
+    const float *raw = ash_plan_weights(&p->o.importance, t, &x.n_mat);
+    x.mat_rows = x.n_rows / x.n_mat;
+    if (x.n_mat > 1 && p->o.importance.counts) x.share = p->o.importance.counts(p->o.importance.ctx, t->name, x.n_mat);
+    x.sample = ASH_MIN(x.n_rows, ASH_MAX(ASH_MAX(16, 2 * t->ne[2]), want / ne[0]));
     x.code_stride = (ne[0] * 4 + 63) / 64 * 64;
     x.scratch_stride = ASH_MAX(ne[0], t->ne[0]);
-    const float *raw = p->o.importance.weights ? p->o.importance.weights(p->o.importance.ctx, t->name, t->ne[0]) : NULL;
-    float *imp = raw ? ash_alloc(ne[0] * sizeof *imp) : NULL;
+    float *imp = raw ? ash_alloc(x.n_mat * ne[0] * sizeof *imp) : NULL;
     x.rows = ash_alloc(x.sample * ne[0] * sizeof *x.rows);
     x.err = ash_calloc((size_t)n_opts * x.sample, sizeof *x.err);
     x.norm = ash_calloc(x.sample, sizeof *x.norm);
@@ -110,7 +132,13 @@ static ash_status unit_errors(ash_planner *p, plan_unit *u, ash_pool *pool, ash_
         st = ash_fail(err, ASH_E_NOMEM, "out of memory while sampling tensor %s", t->name);
         goto done;
     }
-    if (raw) ash_widen_spread(p->widen, p->g, u->tensor, raw, imp);
+    for (uint64_t k = 0; raw && k < x.n_mat; k++) {
+        bool live = false;
+        float *one = imp + k * ne[0];
+        ash_widen_spread(p->widen, p->g, u->tensor, raw + k * t->ne[0], one);
+        for (uint64_t j = 0; j < ne[0]; j++) live = live || one[j] > 0;
+        for (uint64_t j = 0; !live && j < ne[0]; j++) one[j] = 1.0f; /* no token chose this expert */
+    }
     x.imp = imp;
     int64_t grain = ASH_MAX(1, (int64_t)(8192 / ne[0]));
     ash_pool_run(pool, (int64_t)x.sample, grain, fetch, &x);
@@ -169,6 +197,11 @@ ash_status ash_planner_measured(ash_planner *p, const char *tensor, double rel_e
     for (size_t i = 0; i < p->n; i++)
         if (strcmp(p->u[i].pub.tensor, tensor) == 0 && p->u[i].n_m < PLAN_MAX_MEASURED) p->u[i].m[p->u[i].n_m++] = (plan_measured){rel_err, kld, half};
     return ASH_OK;
+}
+
+void ash_planner_dead(ash_planner *p, const char *tensor) {
+    for (size_t i = 0; i < p->n; i++)
+        if (strcmp(p->u[i].pub.tensor, tensor) == 0) p->u[i].scale = 0, ash_plan_apply(&p->u[i]);
 }
 
 static int cmp_double(const void *a, const void *b) {

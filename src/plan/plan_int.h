@@ -2,10 +2,11 @@
 #ifndef ASH_PLAN_INT_H
 #define ASH_PLAN_INT_H
 
+#include "ashlar/eval.h"
 #include "ashlar/plan.h"
 #include "base/base.h"
 
-enum { PLAN_MAX_TYPES = ASH_DTYPE_MAX, PLAN_MAX_MEASURED = 8, PLAN_N_ROLES = 9 };
+enum { PLAN_MAX_TYPES = ASH_DTYPE_MAX, PLAN_MAX_MEASURED = 8, PLAN_N_ROLES = ASH_ROLE_COUNT };
 
 typedef struct { double err, kld, half; } plan_measured;
 

@@ -11,7 +11,8 @@
 static const ash_dtype standard[] = {ASH_Q2_K, ASH_Q3_K, ASH_IQ4_XS, ASH_Q4_K, ASH_Q5_K, ASH_Q6_K, ASH_Q4_0,
                                      ASH_Q4_1, ASH_IQ4_NL, ASH_Q5_0, ASH_Q5_1, ASH_Q8_0, ASH_F16};
 
-static const char *const role_leaf[PLAN_N_ROLES] = {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down", "token_embd", "output"};
+/* Fused tensors count as the most sensitive of their parts (gate and up in one are named ffn_up by the file). */
+static const struct { const char *leaf; int role; } fused[] = {{"attn_qkv", ASH_ROLE_V}, {"ffn_gate_up_exps", ASH_ROLE_EXP_UP}};
 
 ash_planner_opts ash_planner_defaults(void) { return (ash_planner_opts){0}; }
 
@@ -40,8 +41,11 @@ static void place_of(const char *name, int32_t *layer, int *role) {
     }
     const char *dot = strchr(leaf, '.');
     size_t n = dot ? (size_t)(dot - leaf) : strlen(leaf);
-    for (int r = 0; r < PLAN_N_ROLES; r++)
-        if (strlen(role_leaf[r]) == n && memcmp(leaf, role_leaf[r], n) == 0 && (*layer >= 0) == (r < 7)) *role = r;
+    int r = ash_role_parse(leaf, n);
+    for (size_t k = 0; k < ASH_ARRAY_LEN(fused); k++)
+        if (strlen(fused[k].leaf) == n && memcmp(leaf, fused[k].leaf, n) == 0) r = fused[k].role;
+    const bool in_block = r >= 0 && (ASH_ROLES_LAYER & 1u << r) != 0;
+    if (r >= 0 && in_block == (*layer >= 0)) *role = r;
 }
 
 ash_status ash_planner_new(ash_planner **out, const ash_gguf *g, const ash_planner_opts *o, ash_error *err) {
@@ -90,7 +94,7 @@ ash_status ash_planner_new(ash_planner **out, const ash_gguf *g, const ash_plann
         u->opts = at;
         u->pub = (ash_plan_unit){.tensor = t->name, .n_weights = t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3], .opts = at, .e0 = 1, .slope = 1};
         place_of(t->name, &u->pub.layer, &u->pub.role);
-        u->pub.lookup_only = (u->pub.role == 7 && own_head) || strcmp(t->name, "per_layer_token_embd.weight") == 0;
+        u->pub.lookup_only = (u->pub.role == ASH_ROLE_EMBD && own_head) || u->pub.role == ASH_ROLE_PLE_TABLE;
         bool reshaped = memcmp(ne, t->ne, sizeof ne) != 0;
         for (size_t k = 0; k <= p->n_types; k++) {
             bool own = k == p->n_types; /* last: the source's type, copied */

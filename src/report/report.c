@@ -5,7 +5,8 @@
 #include <stdio.h>
 
 const char *ash_rp_role(int role) {
-    static const char *const names[] = {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down", "token_embd", "output"};
+    static const char *const names[] = {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down", "token_embd", "output",
+                                        "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps", "inp_gate", "proj", "per_layer_token_embd", "per_layer_model_proj"};
     return role >= 0 && role < (int)ASH_ARRAY_LEN(names) ? names[role] : "other";
 }
 

@@ -333,7 +333,7 @@ static void experts_are_weighted(void **state) {
     OK(ash_imatrix_collect(&im, m, &t, "babble", &o, e));
     ash_bake_opts b = ash_bake_defaults();
     b.type = ASH_IQ4_NL;
-    b.importance = (ash_importance){weights_of, im};
+    b.importance = (ash_importance){.weights = weights_of, .ctx = im};
     OK(ash_bake(NULL, ash_model_gguf(m), "t.experts.gguf", &b, e));
     ash_gguf *g;
     OK(ash_gguf_open(&g, "t.experts.gguf", e));

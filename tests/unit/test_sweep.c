@@ -14,10 +14,13 @@
 #include "eval/vec.h"
 #include "tiny.h"
 
+#include "ashlar/bake.h"
+
 /* ---- the direct way: all layers anew with one matrix replaced, KL over the whole vocabulary ---- */
 static void direct_hidden(const ash_model *m, const ash_exec *e, const ash_token *tok, int T, const ash_sweep_unit *u, float *out) {
     size_t E = (size_t)m->hp.n_embd;
-    float *x = ash_alloc_aligned((size_t)T * E * 4, 64), *scratch = ash_alloc_aligned(ash_layer_scratch_floats(m, T) * 4 + 64, 64);
+    float *x = ash_alloc_aligned(ash_layer_state_floats(m, T) * 4, 64), *scratch = ash_alloc_aligned(ash_layer_scratch_floats(m, T) * 4 + 64, 64);
+    (void)E;
     ash_embed_tokens(m, e->k, tok, T, x);
     for (int l = 0; l < m->hp.n_layer; l++) {
         float *p[ASH_W_COUNT];
@@ -25,7 +28,7 @@ static void direct_hidden(const ash_model *m, const ash_exec *e, const ash_token
             const ash_mat *w = &m->layers[l].w[r];
             size_t n = ash_packed_floats(w->n_rows, w->K);
             p[r] = ash_alloc_aligned(n * 4, 64);
-            ash_mm_pack(e->k, e->pool, w, p[r]);
+            if (w->data) ash_mm_pack(e->k, e->pool, w, p[r]);
             if (u && u->type != ASH_F32 && (u->layer < 0 || u->layer == l) && u->roles & 1u << r) {
                 float *d = ash_alloc_aligned(n * 4, 64);
                 double sums[2] = {0};
@@ -42,15 +45,16 @@ static void direct_hidden(const ash_model *m, const ash_exec *e, const ash_token
     ash_free(scratch);
 }
 
-static double direct_kld(const ash_model *m, const ash_exec *e, const ash_token *tok, int T, int skip, const ash_sweep_unit *u) {
+/* The model against one with a unit changed, or (other not NULL) against another model. */
+static double direct_kld2(const ash_model *m, const ash_exec *e, const ash_token *tok, int T, int skip, const ash_sweep_unit *u, const ash_model *other) {
     size_t E = (size_t)m->hp.n_embd, V = (size_t)m->hp.n_vocab;
     float *a = ash_alloc_aligned((size_t)T * E * 4, 64), *b = ash_alloc_aligned((size_t)T * E * 4, 64);
     float *la = ash_alloc_aligned((size_t)T * V * 4, 64), *lb = ash_alloc_aligned((size_t)T * V * 4, 64);
     void *s = ash_alloc_aligned(ash_head_scratch_bytes(e, m), 64);
     direct_hidden(m, e, tok, T, NULL, a);
-    direct_hidden(m, e, tok, T, u, b);
+    direct_hidden(other ? other : m, e, tok, T, u, b);
     ash_head_logits(e, m, a, T, la, s);
-    ash_head_logits(e, m, b, T, lb, s);
+    ash_head_logits(e, other ? other : m, b, T, lb, s);
     double sum = 0;
     for (int t = skip; t < T; t++) {
         const float *p = la + (size_t)t * V, *q = lb + (size_t)t * V;
@@ -61,6 +65,10 @@ static double direct_kld(const ash_model *m, const ash_exec *e, const ash_token 
     }
     ash_free(a), ash_free(b), ash_free(la), ash_free(lb), ash_free(s);
     return sum / (T - skip);
+}
+
+static double direct_kld(const ash_model *m, const ash_exec *e, const ash_token *tok, int T, int skip, const ash_sweep_unit *u) {
+    return direct_kld2(m, e, tok, T, skip, u, NULL);
 }
 
 enum { T = 28, SKIP = 4, CHUNKS = 2 };
@@ -116,6 +124,90 @@ static void differences_match_direct(void **state) {
     check_model("llama-tied");
     check_model("gemma3");
     check_model("qwen3");
+}
+
+/* ---- every architecture: each unit against a file in which that tensor alone has the type ---- */
+static ash_model *baked(const ash_model *m, const char *tensor, ash_dtype type) {
+    const char *path = "test_sweep_baked.gguf";
+    char text[256];
+    ash_recipe *r;
+    ash_gguf *g;
+    ash_model *out = NULL;
+    ash_error e = {0};
+    int n = snprintf(text, sizeof text, "%s = %s\n* = keep\n", tensor, ash_dtype_name(type));
+    assert_int_equal(ash_recipe_parse(&r, text, (size_t)n, "test", &e), ASH_OK);
+    assert_int_equal(ash_gguf_open(&g, ash_gguf_path(m->gguf), &e), ASH_OK);
+    ash_bake_opts o = ash_bake_defaults();
+    o.recipe = r;
+    o.n_threads = 2;
+    if (ash_bake(NULL, g, path, &o, &e) != ASH_OK || ash_model_load(&out, path, &e) != ASH_OK) fail_msg("%s: %s", tensor, e.msg);
+    unlink(path);
+    ash_gguf_close(g);
+    ash_recipe_free(r);
+    return out;
+}
+
+static void check_whole(const char *name, bool forced) {
+    ash_model *m = tiny_model(name);
+    ash_eval_text t = tiny_text(m, T * CHUNKS, 7);
+    const ash_dtype type = ASH_Q4_0;
+    ash_sweep_unit *u;
+    size_t n;
+    assert_int_equal(ash_sweep_units(&u, &n, m, 't', &type, 1, &type, 1, NULL), ASH_OK);
+    ash_sweep_take *take = ash_calloc(n, sizeof *take);
+    ash_sweep_job j = job_for(m, &t, u, (uint32_t)n);
+    ash_error e = {0};
+    j.whole = forced || !ash_model_plain(m, NULL, 0);
+    assert_true(j.whole);
+    for (uint32_t i = 0; i < n; i++) {
+        take[i] = (ash_sweep_take){i, CHUNKS};
+        const ash_gguf_tensor *g = ash_gguf_find_tensor(m->gguf, ash_unit_tensor(m, &u[i]));
+        if (g->ne[0] % 32) u[i].type = ASH_BF16; /* what the file can hold */
+    }
+    if (ash_sweep_pass(&j, take, (uint32_t)n, ASH_PASS_CONTROLS, &e) != ASH_OK) fail_msg("%s: %s", name, e.msg);
+    assert_true(j.book.identity == 0);
+    assert_true(j.book.noise >= 0 && j.book.noise < 1e-9);
+    size_t tensors = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const char *tensor = ash_unit_tensor(m, &u[i]);
+        assert_non_null(tensor);
+        ash_model *other = baked(m, tensor, u[i].type);
+        for (uint32_t c = 0; c < CHUNKS; c++) {
+            double want = direct_kld2(m, &j.e, t.tokens + c * T, T, SKIP, NULL, other), got = j.book.u[i].kld[c];
+            if (fabs(got - want) > 0.01 * want + 1e-9) fail_msg("%s %s chunk %u: %g, direct %g", name, tensor, c, got, want);
+        }
+        ash_model_free(other);
+        tensors++;
+    }
+    /* no matrix that runs is without a unit */
+    for (size_t i = 0; i < ash_gguf_n_tensors(m->gguf); i++) {
+        const ash_gguf_tensor *g = ash_gguf_tensor_at(m->gguf, i);
+        bool dead = false, seen = !ash_plan_is_matrix(g);
+        for (int l = 0; l < m->hp.n_layer; l++)
+            for (int r = ASH_W_K; r <= ASH_W_V; r++) dead |= m->layers[l].kv_layer != l && m->layers[l].name[r] && strcmp(m->layers[l].name[r], g->name) == 0;
+        for (size_t k = 0; k < n && !seen; k++) seen = strcmp(ash_unit_tensor(m, &u[k]), g->name) == 0;
+        if (!seen && !dead) fail_msg("%s: tensor %s is no unit", name, g->name);
+    }
+    ash_book_free(&j.book);
+    ash_exec_free(&j.e);
+    ash_free(take);
+    ash_sweep_units_free(u);
+    ash_free(t.tokens);
+    ash_model_free(m);
+}
+
+static void every_architecture(void **state) {
+    (void)state;
+    static const char *const names[] = {"gemma2", "gemma4-dense", "gemma4-e", "gemma4-moe", "mistral-swa", "mixtral", "phi3", "phi3-longrope", "qwen2", "qwen3-moe"};
+    check_whole("llama", true);
+    check_whole("gemma3", true);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        ash_model *m = tiny_model(names[i]);
+        bool plain = ash_model_plain(m, NULL, 0);
+        ash_model_free(m);
+        check_whole(names[i], plain);
+        if (plain) check_model(names[i]);
+    }
 }
 
 /* ---- support sets ---- */
@@ -367,7 +459,7 @@ static void bad_jobs_are_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(support_estimates_kl), cmocka_unit_test(small_kl_keeps_its_digits), cmocka_unit_test(differences_match_direct),
+        cmocka_unit_test(support_estimates_kl), cmocka_unit_test(small_kl_keeps_its_digits), cmocka_unit_test(differences_match_direct), cmocka_unit_test(every_architecture),
         cmocka_unit_test(tables_and_tensors),   cmocka_unit_test(resume_gives_the_same),     cmocka_unit_test(bad_jobs_are_refused),
         cmocka_unit_test(probes_agree_with_many_chunks),
     };

@@ -8,8 +8,9 @@
 #include <jansson.h>
 #include <string.h>
 
-static const char *type_name, *preset_name, *recipe_path, *imatrix_path;
-static int64_t widen;
+static const char *type_name, *preset_name, *recipe_path, *imatrix_path, *calib_path, *only;
+static int64_t widen, calib_chunks = 32, passes = 3;
+static double damp = 0.01;
 static bool strict, any_source, dry;
 
 static const opt_def options[] = {
@@ -17,6 +18,11 @@ static const opt_def options[] = {
     {OPT_STR, 0, "preset", "NAME", "The mix that llama-quantize makes under that name, e.g. Q4_K_M, Q2_K or IQ2_XXS: types by tensor and depth.", &preset_name},
     {OPT_STR, 0, "recipe", "FILE", "Types per tensor, from `ashlar plan` or written by hand (lines PATTERN = TYPE).", &recipe_path},
     {OPT_STR, 0, "imatrix", "FILE", "Importance matrix (`ashlar imatrix`): weights the encoders' error.", &imatrix_path},
+    {OPT_STR, 0, "compensate", "TEXT", "Choose codes and scales with the second moments of the matrices' inputs on this text (error-compensated rounding).", &calib_path},
+    {OPT_I64, 0, "chunks", "N", "With --compensate: 512-token windows of the text, 0: all of it. Default 32.", &calib_chunks},
+    {OPT_STR, 0, "only", "LIST", "With --compensate: only these steps, of feedback, conditioned, descent, refit, prefix (for measuring what each brings).", &only},
+    {OPT_I64, 0, "passes", "N", "With --compensate: rounds of descent and refit. Default 3.", &passes},
+    {OPT_F64, 0, "damp", "X", "With --compensate: share by which moments between columns count less than measured. Default 0.01.", &damp},
     {OPT_I64, 0, "widen", "N", "With --type or --preset: add zero channels until rows are multiples of N (256 for k-quants).", &widen},
     {OPT_FLAG, 0, "strict", NULL, "With --type: fail where the type does not fit a row, instead of using the named fallback.", &strict},
     {OPT_FLAG, 0, "any-source", NULL, "With --recipe: do not insist on the model the recipe was made for.", &any_source},
@@ -58,9 +64,28 @@ static int print(const ash_bake_result *r, const ash_recipe *preset, const char 
     for (int t = 0; t < ASH_DTYPE_MAX; t++)
         if (count[t]) printf("%-8s %4zu matrices  %10s\n", ash_dtype_name((ash_dtype)t), count[t], cli_bytes(bytes[t], a));
     if (copied) printf("%zu matrices already had their type and were copied\n", copied);
+    size_t n_comp = 0;
+    for (size_t i = 0; i < r->n; i++) n_comp += r->t[i].compensated;
+    if (n_comp) printf("%zu matrices compensated: expected squared error of their outputs %.3f of plain rounding's\n", n_comp, r->loss[0] > 0 ? r->loss[1] / r->loss[0] : 1.0);
     printf("%s%s: %s (%llu bytes), %.3f bits per weight, blocks %.3f; source %s\n", dry ? "would write " : "", out, cli_bytes(r->file_bytes, a), (unsigned long long)r->file_bytes,
            r->bpw, r->bpw_blocks, cli_bytes(source_bytes, b));
     return 0;
+}
+
+static bool parse_steps(const char *list, ash_bake_comp *c) {
+    static const struct { const char *name; unsigned bit; } steps[] = {{"feedback", ASH_COMPENSATE_FEEDBACK}, {"conditioned", ASH_COMPENSATE_CONDITIONED},
+                                                                       {"descent", ASH_COMPENSATE_DESCENT}, {"refit", ASH_COMPENSATE_REFIT}, {"prefix", 1u << 31}};
+    c->what = 0;
+    while (*list) {
+        size_t n = strcspn(list, ","), i = 0;
+        while (i < sizeof steps / sizeof *steps && (strlen(steps[i].name) != n || strncmp(list, steps[i].name, n) != 0)) i++;
+        if (i == sizeof steps / sizeof *steps) return false;
+        c->what |= steps[i].bit;
+        list += n + (list[n] == ',');
+    }
+    c->prefix = c->what >> 31;
+    c->what &= ASH_COMPENSATE_ALL;
+    return true;
 }
 
 static int run(int argc, char **argv) {
@@ -68,6 +93,9 @@ static int run(int argc, char **argv) {
     ash_gguf *g = NULL;
     ash_recipe *recipe = NULL;
     ash_imatrix *im = NULL;
+    ash_model *m = NULL;
+    ash_eval_text text = {0};
+    ash_bake_comp comp = ash_bake_comp_defaults();
     ash_bake_result r = {0};
     ash_bake_opts o = ash_bake_defaults();
     int rc = 0;
@@ -88,6 +116,10 @@ static int run(int argc, char **argv) {
         if (!ash_quant_can(t)) return cli_usage("there is no encoder for %s", ash_dtype_name(t));
         o.type = (int)t;
     }
+    if (!calib_path && only) return cli_usage("--only belongs to --compensate");
+    if (calib_chunks < 0 || calib_chunks > 65536 || passes < 0 || passes > 100 || !(damp >= 0 && damp < 1)) return cli_usage("--chunks, --passes or --damp is out of range");
+    comp.n_chunks = (uint32_t)calib_chunks, comp.passes = (int)passes, comp.damp = damp;
+    if (only && !parse_steps(only, &comp)) return cli_usage("unknown step in \"%.60s\"", only);
     cli_catch_sigint();
     st = ash_gguf_open(&g, argv[0], &err);
     if (st == ASH_OK && recipe_path) st = ash_recipe_load(&recipe, recipe_path, &err);
@@ -95,6 +127,12 @@ static int run(int argc, char **argv) {
     if (st == ASH_OK && preset_name) {
         st = ash_preset_recipe(&recipe, preset, g, (uint32_t)widen, im != NULL, &err);
         o.file_type = ash_preset_file_type(preset);
+    }
+    if (st == ASH_OK && calib_path && !dry) {
+        st = ash_model_load(&m, argv[0], &err);
+        if (st == ASH_OK) st = ash_eval_text_load(&text, m, calib_path, &err);
+        comp.model = m, comp.text = &text;
+        o.compensate = comp;
     }
     if (st == ASH_OK) {
         o.recipe = recipe;
@@ -109,6 +147,8 @@ static int run(int argc, char **argv) {
     }
     rc = st == ASH_OK ? print(&r, recipe && preset_name ? recipe : NULL, argv[0], argv[1], ash_gguf_file_bytes(g)) : cli_fail(&err, st);
     ash_bake_result_free(&r);
+    ash_eval_text_free(&text);
+    ash_model_free(m);
     ash_imatrix_free(im);
     ash_recipe_free(recipe);
     ash_gguf_close(g);

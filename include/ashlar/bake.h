@@ -2,6 +2,7 @@
 #ifndef ASHLAR_BAKE_H
 #define ASHLAR_BAKE_H
 
+#include "ashlar/eval.h"
 #include "ashlar/plan.h"
 
 #ifdef __cplusplus
@@ -10,6 +11,23 @@ extern "C" {
 
 enum { ASH_BAKE_RECIPE = -1, /* types come from the recipe */
        ASH_BAKE_FLOAT = -2   /* float matrices keep their type, others become F16 (widen without quantizing) */ };
+
+/* Compensated rounding: codes and scales chosen with the second moments of the matrices' real inputs (docs/decisions). Standard types come out. */
+enum { ASH_COMPENSATE_FEEDBACK = 1,    /* a column's error is made good by the columns after it */
+       ASH_COMPENSATE_CONDITIONED = 2, /* scales are chosen by what later columns cannot make good */
+       ASH_COMPENSATE_DESCENT = 4,     /* codes are improved one at a time */
+       ASH_COMPENSATE_REFIT = 8,       /* and scales */
+       ASH_COMPENSATE_ALL = 15 };
+typedef struct {
+    ash_model *model;          /* the source, loaded; NULL: none of this */
+    const ash_eval_text *text; /* calibration text */
+    uint32_t n_ctx, n_chunks;  /* 0: 512, all of the text */
+    unsigned what;             /* ASH_COMPENSATE_* */
+    int passes;                /* of descent and refit */
+    double damp;               /* share by which moments between columns are taken smaller than measured */
+    bool prefix;               /* inputs from the layers already coded */
+} ash_bake_comp;
+ASH_API ash_bake_comp ash_bake_comp_defaults(void); /* all but model and text */
 
 typedef struct {
     int type;                  /* one ash_dtype for every matrix, or ASH_BAKE_* */
@@ -22,6 +40,7 @@ typedef struct {
     int n_threads;             /* 0: all usable processors */
     const ash_gguf *const *reuse; /* files baked before from the same source with the same importance: tensors that */
     size_t n_reuse;               /* already have the wanted type and shape are copied from them */
+    ash_bake_comp compensate;
     ash_progress progress;
 } ash_bake_opts;
 ASH_API ash_bake_opts ash_bake_defaults(void);
@@ -31,7 +50,7 @@ typedef struct {
     ash_dtype from, to;
     int asked;             /* type asked for, or ASH_TYPE_KEEP; differs from `to` for a fallback */
     bool is_matrix;        /* quantizable */
-    bool fallback, copied;
+    bool fallback, copied, compensated;
     uint64_t n_weights;    /* of the source; widened weights are not counted */
     uint64_t ne0, ne1;     /* written shape, rows flattened */
     uint64_t bytes;
@@ -43,6 +62,7 @@ typedef struct {
     size_t n, n_fallback;
     uint64_t file_bytes;   /* exact, before anything is written */
     uint64_t n_weights;    /* of the source */
+    double loss[2];        /* compensated tensors: expected squared error of their outputs, plainly coded and as written */
     double bpw;            /* whole file x 8 / n_weights */
     double bpw_blocks;     /* matrices of the blocks only, against the source's weights */
 } ash_bake_result;

@@ -6,6 +6,7 @@
 #include "ashlar/bake.h"
 
 #include "ashlar/quant.h"
+#include "bake/compensate.h"
 #include "base/base.h"
 
 #include <stdio.h>
@@ -19,9 +20,12 @@ typedef struct {
     ash_bake_result r;
     ash_gguf_writer *w;
     ash_pool *pool;
+    ash_parts *parts;      /* NULL: nothing is compensated */
 } job;
 
 ash_bake_opts ash_bake_defaults(void) { return (ash_bake_opts){.type = ASH_BAKE_RECIPE}; }
+
+ash_bake_comp ash_bake_comp_defaults(void) { return (ash_bake_comp){.n_ctx = 512, .n_chunks = 32, .what = ASH_COMPENSATE_ALL, .passes = 3, .damp = 0.01}; }
 
 void ash_bake_result_free(ash_bake_result *r) {
     if (!r) return;
@@ -291,8 +295,9 @@ static const ash_gguf_tensor *reusable(const job *j, const ash_bake_tensor *b) {
     return NULL;
 }
 
-static void job_free(job *j) {
+static void job_free(job *j, bool done) {
     ash_gguf_writer_free(j->w);
+    ash_parts_free(j->parts, done);
     ash_widen_free(j->widen);
     ash_pool_free(j->pool);
     ash_bake_result_free(&j->r);
@@ -303,7 +308,7 @@ ash_status ash_bake_dry(ash_bake_result *r, const ash_gguf *src, const ash_bake_
     *r = (ash_bake_result){0};
     ash_status st = prepare(&j, err);
     if (st == ASH_OK) *r = j.r, j.r = (ash_bake_result){0};
-    job_free(&j);
+    job_free(&j, false);
     return st;
 }
 
@@ -328,16 +333,22 @@ ash_status ash_bake(ash_bake_result *r, const ash_gguf *src, const char *out, co
     ash_status st = prepare(&j, err);
     if (st != ASH_OK) goto done;
     ASH_TRY_GOTO(ash_pool_new(&j.pool, o->n_threads > 0 ? o->n_threads : ash_cpu_count(), err), done);
+    if (o->compensate.model) {
+        ASH_TRY_GOTO(ash_parts_make(&j.parts, src, j.widen, j.r.t, j.r.n, out, o, err), done);
+        ash_parts_loss(j.parts, j.r.loss);
+    }
     ASH_TRY_GOTO(ash_gguf_writer_begin(j.w, out, err), done);
     for (size_t i = 0; i < j.r.n; i++) total += j.r.t[i].bytes;
     for (size_t i = 0; i < j.r.n; i++) {
         ash_bake_tensor *b = &j.r.t[i];
         const ash_gguf_tensor *t = ash_gguf_tensor_at(src, i), *old;
+        const uint8_t *part = ash_parts_find(j.parts, i);
         if (o->progress.fn && !o->progress.fn(o->progress.ctx, "quantize", (double)at, (double)total, b->name)) {
             st = ash_fail(err, ASH_E_CANCELLED, "cancelled; %s was not written", out);
             goto done;
         }
-        if (b->copied) st = ash_gguf_writer_data(j.w, t->data, t->n_bytes, err);
+        if (part) st = ash_gguf_writer_data(j.w, part, b->bytes, err);
+        else if (b->copied) st = ash_gguf_writer_data(j.w, t->data, t->n_bytes, err);
         else if ((old = reusable(&j, b))) st = ash_gguf_writer_data(j.w, old->data, old->n_bytes, err);
         else st = encode_tensor(&j, i, err);
         if (st != ASH_OK) goto done;
@@ -347,6 +358,6 @@ ash_status ash_bake(ash_bake_result *r, const ash_gguf *src, const char *out, co
     if (o->progress.fn) o->progress.fn(o->progress.ctx, "quantize", (double)total, (double)total, NULL);
     if (r) *r = j.r, j.r = (ash_bake_result){0};
 done:
-    job_free(&j);
+    job_free(&j, st == ASH_OK);
     return st;
 }

@@ -62,6 +62,27 @@ want 2 "one of --type, --preset and --recipe" quantize "$M" "$T/r2.gguf"
 want 2 "own source" quantize "$M" "$M" --type Q8_0
 [ ! -e "$T/r2.gguf" ] && ok || bad "a refused recipe left a file"
 
+# compensated rounding: less expected error, the same bytes with any number of threads, and from the parts of an interrupted run
+head -c 24000 "$R/data/wikitext2-valid.txt" >"$T/c.txt"
+want 0 "matrices compensated: expected squared error of their outputs 0" quantize "$M" "$T/k1.gguf" --type Q4_0 --compensate "$T/c.txt" --chunks 8 -t 1
+want 0 "matrices compensated" quantize "$M" "$T/k3.gguf" --type Q4_0 --compensate "$T/c.txt" --chunks 8 -t 3
+same "$T/k1.gguf" "$T/k3.gguf"
+want 0 "Q4_0" quantize "$M" "$T/k0.gguf" --type Q4_0
+cmp -s "$T/k0.gguf" "$T/k1.gguf" && bad "compensation changed nothing" || ok
+mkdir "$T/k.gguf"
+want 3 "k.gguf" quantize "$M" "$T/k.gguf" --type Q4_0 --compensate "$T/c.txt" --chunks 8
+[ -e "$T/k.gguf.comp-0" ] && ok || bad "a failed run left no parts"
+rmdir "$T/k.gguf"
+printf 'spoilt' >"$T/k.gguf.comp-1"
+want 0 "matrices compensated" quantize "$M" "$T/k.gguf" --type Q4_0 --compensate "$T/c.txt" --chunks 8
+same "$T/k.gguf" "$T/k1.gguf"
+ls "$T"/*.comp-* >/dev/null 2>&1 && bad "parts were left behind" || ok
+want 0 "matrices compensated" quantize "$M" "$T/kw.gguf" --type Q2_K --widen 256 --compensate "$T/c.txt" --chunks 8 --only feedback,descent,refit,prefix
+want 2 "unknown step" quantize "$M" "$T/x.gguf" --type Q4_0 --compensate "$T/c.txt" --only magic
+want 2 "belongs to --compensate" quantize "$M" "$T/x.gguf" --type Q4_0 --only refit
+want 3 "nothere" quantize "$M" "$T/x.gguf" --type Q4_0 --compensate "$T/nothere"
+[ ! -e "$T/x.gguf" ] && ok || bad "a refused compensation left a file"
+
 # plan: the recipe's predicted size is the file's; a recipe sticks to its model only when it names one
 want 0 "predicted KLD" plan "$M" --bpw 9 -o "$T/plan.json"
 bytes=$(sed -n 's/.*"predicted": {.*"bytes": \([0-9]*\)}.*/\1/p' "$T/plan.json")
@@ -70,7 +91,6 @@ size_is "$T/plan.gguf" "$bytes"
 want 4 "smallest possible file" plan "$M" --size 1000
 
 # fit: from a small text to a proved file; again from the work directory: the same bytes
-head -c 24000 "$R/data/wikitext2-valid.txt" >"$T/c.txt"
 head -c 24000 "$R/data/wikitext2-test.txt" >"$T/t.txt"
 fit() { "$A" fit "$M" --bpw 9 -o "$T/fit.gguf" --calib "$T/c.txt" --test "$T/t.txt" --controls 1 --effort quick "$@" >"$T/log" 2>&1; }
 if fit --report "$T/fit.html"; then ok; else bad "fit: $(cat "$T/log")"; fi

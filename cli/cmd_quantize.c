@@ -9,8 +9,8 @@
 #include <string.h>
 
 static const char *type_name, *preset_name, *recipe_path, *imatrix_path, *calib_path, *only;
-static int64_t widen, calib_chunks = 32, passes = 3;
-static double damp = 0.01;
+static int64_t widen, calib_chunks = 96, passes = 2;
+static double damp = 0.1;
 static bool strict, any_source, dry;
 
 static const opt_def options[] = {
@@ -19,10 +19,10 @@ static const opt_def options[] = {
     {OPT_STR, 0, "recipe", "FILE", "Types per tensor, from `ashlar plan` or written by hand (lines PATTERN = TYPE).", &recipe_path},
     {OPT_STR, 0, "imatrix", "FILE", "Importance matrix (`ashlar imatrix`): weights the encoders' error.", &imatrix_path},
     {OPT_STR, 0, "compensate", "TEXT", "Choose codes and scales with the second moments of the matrices' inputs on this text (error-compensated rounding).", &calib_path},
-    {OPT_I64, 0, "chunks", "N", "With --compensate: 512-token windows of the text, 0: all of it. Default 32.", &calib_chunks},
-    {OPT_STR, 0, "only", "LIST", "With --compensate: only these steps, of feedback, conditioned, descent, refit, prefix (for measuring what each brings).", &only},
-    {OPT_I64, 0, "passes", "N", "With --compensate: rounds of descent and refit. Default 3.", &passes},
-    {OPT_F64, 0, "damp", "X", "With --compensate: share by which moments between columns count less than measured. Default 0.01.", &damp},
+    {OPT_I64, 0, "chunks", "N", "With --compensate: 512-token windows of the text, 0: all of it. Default 96; few overfit.", &calib_chunks},
+    {OPT_STR, 0, "only", "LIST", "With --compensate: only these steps, of feedback, conditioned, descent, refit, tied, prefix (for measuring what each brings).", &only},
+    {OPT_I64, 0, "passes", "N", "With --compensate: rounds of descent and refit. Default 2.", &passes},
+    {OPT_F64, 0, "damp", "X", "With --compensate: share by which moments between columns count less than measured. Default 0.1.", &damp},
     {OPT_I64, 0, "widen", "N", "With --type or --preset: add zero channels until rows are multiples of N (256 for k-quants).", &widen},
     {OPT_FLAG, 0, "strict", NULL, "With --type: fail where the type does not fit a row, instead of using the named fallback.", &strict},
     {OPT_FLAG, 0, "any-source", NULL, "With --recipe: do not insist on the model the recipe was made for.", &any_source},
@@ -74,7 +74,7 @@ static int print(const ash_bake_result *r, const ash_recipe *preset, const char 
 
 static bool parse_steps(const char *list, ash_bake_comp *c) {
     static const struct { const char *name; unsigned bit; } steps[] = {{"feedback", ASH_COMPENSATE_FEEDBACK}, {"conditioned", ASH_COMPENSATE_CONDITIONED},
-                                                                       {"descent", ASH_COMPENSATE_DESCENT}, {"refit", ASH_COMPENSATE_REFIT}, {"prefix", 1u << 31}};
+                                                                       {"descent", ASH_COMPENSATE_DESCENT}, {"refit", ASH_COMPENSATE_REFIT}, {"tied", ASH_COMPENSATE_TIED}, {"prefix", 1u << 31}};
     c->what = 0;
     while (*list) {
         size_t n = strcspn(list, ","), i = 0;
@@ -84,7 +84,7 @@ static bool parse_steps(const char *list, ash_bake_comp *c) {
         list += n + (list[n] == ',');
     }
     c->prefix = c->what >> 31;
-    c->what &= ASH_COMPENSATE_ALL;
+    c->what &= ASH_COMPENSATE_ALL | ASH_COMPENSATE_TIED;
     return true;
 }
 

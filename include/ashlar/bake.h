@@ -12,16 +12,18 @@ extern "C" {
 enum { ASH_BAKE_RECIPE = -1, /* types come from the recipe */
        ASH_BAKE_FLOAT = -2   /* float matrices keep their type, others become F16 (widen without quantizing) */ };
 
-/* Compensated rounding: codes and scales chosen with the second moments of the matrices' real inputs (docs/decisions). Standard types come out. */
+/* Compensated rounding: codes and scales chosen with the second moments of the matrices' real inputs (docs/decisions/0008-compensated-rounding.md). Standard types
+ * come out. */
 enum { ASH_COMPENSATE_FEEDBACK = 1,    /* a column's error is made good by the columns after it */
        ASH_COMPENSATE_CONDITIONED = 2, /* scales are chosen by what later columns cannot make good */
        ASH_COMPENSATE_DESCENT = 4,     /* codes are improved one at a time */
        ASH_COMPENSATE_REFIT = 8,       /* and scales */
+       ASH_COMPENSATE_TIED = 16,       /* tables that are also the head, by the head's inputs */
        ASH_COMPENSATE_ALL = 15 };
 typedef struct {
     ash_model *model;          /* the source, loaded; NULL: none of this */
     const ash_eval_text *text; /* calibration text */
-    uint32_t n_ctx, n_chunks;  /* 0: 512, all of the text */
+    uint32_t n_ctx, n_chunks;  /* 0: 512, all of the text; every chunk's state stays in memory */
     unsigned what;             /* ASH_COMPENSATE_* */
     int passes;                /* of descent and refit */
     double damp;               /* share by which moments between columns are taken smaller than measured */

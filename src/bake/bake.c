@@ -25,7 +25,7 @@ typedef struct {
 
 ash_bake_opts ash_bake_defaults(void) { return (ash_bake_opts){.type = ASH_BAKE_RECIPE}; }
 
-ash_bake_comp ash_bake_comp_defaults(void) { return (ash_bake_comp){.n_ctx = 512, .n_chunks = 32, .what = ASH_COMPENSATE_ALL, .passes = 3, .damp = 0.01}; }
+ash_bake_comp ash_bake_comp_defaults(void) { return (ash_bake_comp){.n_ctx = 512, .n_chunks = 96, .what = ASH_COMPENSATE_ALL, .passes = 2, .damp = 0.1}; }
 
 void ash_bake_result_free(ash_bake_result *r) {
     if (!r) return;

@@ -89,8 +89,7 @@ static void find_places(job *j) {
                     pl->layer = l, pl->p = ash_role_tap((ash_role)r);
                     break;
                 }
-        /* a tied table is also looked up in: its rows must stay near themselves */
-        if (pl->layer < 0 && !j->m->tied && strcmp(j->m->head_name, b->name) == 0) pl->layer = j->m->hp.n_layer;
+        if (pl->layer < 0 && (!j->m->tied || (j->o->compensate.what & ASH_COMPENSATE_TIED)) && strcmp(j->m->head_name, b->name) == 0) pl->layer = j->m->hp.n_layer;
     }
 }
 
@@ -207,7 +206,9 @@ static ash_status code_point(job *j, int layer, ash_tap_point p, float *H, int K
         if (!h.H) {
             st = widen_moments(j, i, &H, &K, err);
             if (st == ASH_OK) {
-                st = ash_hess_make(&h, H, K, j->o->compensate.damp, ash_moments_pool(j->mo), err);
+                /* a tied table is also looked up in: its rows must stay near themselves */
+                const double damp = layer == j->m->hp.n_layer && j->m->tied ? ASH_MAX(j->o->compensate.damp, 0.1) : j->o->compensate.damp;
+                st = ash_hess_make(&h, H, K, damp, ash_moments_pool(j->mo), err);
                 H = NULL;
             }
             if (st != ASH_OK) break;
@@ -266,7 +267,7 @@ static ash_status layer_part(job *j, int layer, ash_error *err) {
     if (head) ASH_TRY_GOTO(ash_moments_head(j->mo, &H[0], err), done);
     K[0] = j->m->hp.n_embd;
     for (int p = 0; p < ASH_MOMENT_POINTS; p++) {
-        if (!head) H[p] = ash_moments_take(j->mo, (ash_tap_point)p, &K[p], NULL);
+        if (!head) H[p] = ash_moments_take(j->mo, (ash_tap_point)p, &K[p]);
         if (!H[p]) leave(j, layer, (ash_tap_point)p);
     }
     bytes = part_bytes(j, layer);

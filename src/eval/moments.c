@@ -4,6 +4,8 @@
 
 #include "quant/compensate.h"
 
+#include <math.h>
+
 struct ash_moments {
     ash_exec e;
     const ash_model *m;
@@ -20,9 +22,8 @@ struct ash_moments {
     int layer;
     const float *packed[ASH_W_COUNT];
     int K[ASH_MOMENT_POINTS];
-    float *in[ASH_MOMENT_POINTS];  /* [group][n_ctx][K] */
-    float *in0[ASH_MOMENT_POINTS]; /* the same of the unchanged model, beside a prefix */
-    float *H[ASH_MOMENT_POINTS], *C[ASH_MOMENT_POINTS];
+    float *in[ASH_MOMENT_POINTS]; /* [group][n_ctx][K] */
+    float *H[ASH_MOMENT_POINTS];
 };
 
 static size_t layer_floats(const ash_model *m, int l) {
@@ -38,7 +39,7 @@ static void drop(float **p) {
 
 static void drop_layer(ash_moments *mo) {
     for (int p = 0; p < ASH_MOMENT_POINTS; p++) {
-        drop(&mo->in[p]), drop(&mo->in0[p]), drop(&mo->H[p]), drop(&mo->C[p]);
+        drop(&mo->in[p]), drop(&mo->H[p]);
         mo->K[p] = 0;
     }
 }
@@ -47,7 +48,6 @@ void ash_moments_free(ash_moments *mo) {
     if (!mo) return;
     drop_layer(mo);
     ash_free(mo->x);
-    ash_free(mo->xq);
     ash_free(mo->tmp);
     ash_free(mo->pack);
     ash_free(mo->scratch);
@@ -92,12 +92,11 @@ ash_status ash_moments_new(ash_moments **out, const ash_model *m, const ash_eval
     mo->scratch_floats = (ash_layer_scratch_floats(m, (int)mo->n_ctx) + 15) / 16 * 16;
     n = (size_t)mo->n_chunks * mo->per * sizeof(float);
     mo->x = ash_alloc_aligned(n, 64);
-    mo->xq = prefix ? ash_alloc_aligned(n, 64) : NULL;
     mo->tmp = prefix ? ash_alloc_aligned((size_t)mo->group * mo->per * sizeof(float), 64) : NULL;
     mo->pack = ash_alloc_aligned(widest * sizeof(float), 64);
     mo->scratch = ash_alloc_aligned((size_t)mo->e.n_threads * mo->scratch_floats * sizeof(float), 64);
     tok = ash_chunk_tokens(t->tokens, mo->n_ctx, mo->n_chunks, t->add_bos, t->bos);
-    if (!mo->x || !mo->pack || !mo->scratch || !tok || (prefix && (!mo->xq || !mo->tmp))) {
+    if (!mo->x || !mo->pack || !mo->scratch || !tok || (prefix && !mo->tmp)) {
         st = ash_fail(err, ASH_E_NOMEM, "out of memory for %u chunks of %u tokens", mo->n_chunks, mo->n_ctx);
         goto done;
     }
@@ -108,7 +107,6 @@ ash_status ash_moments_new(ash_moments **out, const ash_model *m, const ash_eval
         }
     embed_ctx c = {mo, tok};
     ash_pool_run(mo->e.pool, mo->n_chunks, 1, embed_part, &c);
-    if (prefix) memcpy(mo->xq, mo->x, n);
 done:
     ash_free(tok);
     if (st == ASH_OK)
@@ -122,21 +120,42 @@ done:
 
 typedef struct {
     ash_moments *mo;
-    float *x;   /* states, advanced in place */
-    float **in; /* where taps go; NULL: no taps */
+    float *x; /* states, advanced in place */
+    bool taps;
 } pass;
 typedef struct {
     pass *p;
     size_t chunk;
 } tap_ctx;
 
+static double mean_square(const float *x, size_t n) {
+    double s = 0;
+    for (size_t i = 0; i < n; i++) s += (double)x[i] * (double)x[i];
+    return s / (double)n;
+}
+
+/* What leaves O and down is added to the residual, and every reader normalises that: an error counts by its size against the residual's. (A
+ * first token's residual can be a thousand times the others'; without this its error would be all that the moments see.) Where the sum is
+ * normalised before it is added, the input's own size goes out of it too. */
+static float token_weight(const ash_moments *mo, ash_tap_point p, const float *residual, const float *x, int K) {
+    const ash_layer *l = &mo->m->layers[mo->layer];
+    if (p != ASH_TAP_O_IN && p != ASH_TAP_DOWN_IN) return 1;
+    double s = mean_square(residual, (size_t)mo->m->hp.n_embd);
+    if (l->norm[p == ASH_TAP_O_IN ? ASH_N_POST_ATTN : ASH_N_POST_FFN]) s *= mean_square(x, (size_t)K);
+    return s > 0 ? (float)(1 / sqrt(s)) : 0;
+}
+
 static void tap(void *ctx, int layer, ash_tap_point p, int expert, const float *x, int64_t ldx, int n_tok, int K) {
     (void)layer, (void)expert;
     const tap_ctx *c = ctx;
     const ash_moments *mo = c->p->mo;
-    if ((int)p >= ASH_MOMENT_POINTS || mo->K[p] != K || !c->p->in[p]) return;
-    float *d = c->p->in[p] + c->chunk * mo->n_ctx * (size_t)K;
-    for (int t = 0; t < n_tok; t++) memcpy(d + (size_t)t * (size_t)K, x + t * ldx, (size_t)K * sizeof(float));
+    const size_t k = (size_t)K, E = (size_t)mo->m->hp.n_embd;
+    if ((int)p >= ASH_MOMENT_POINTS || mo->K[p] != K) return;
+    float *d = mo->in[p] + c->chunk * mo->n_ctx * k;
+    for (int t = 0; t < n_tok; t++) {
+        const float w = token_weight(mo, p, c->p->x + c->chunk * mo->per + (size_t)t * E, x + t * ldx, K);
+        for (size_t i = 0; i < k; i++) d[(size_t)t * k + i] = w * x[(size_t)t * (size_t)ldx + i];
+    }
 }
 
 static void layer_part(void *ctx, int64_t begin, int64_t end, int ith) {
@@ -145,7 +164,7 @@ static void layer_part(void *ctx, int64_t begin, int64_t end, int ith) {
     for (int64_t c = begin; c < end; c++) {
         tap_ctx t = {p, (size_t)c};
         ash_layer_apply(mo->m, mo->e.k, mo->layer, mo->packed, p->x + (size_t)c * mo->per, (int)mo->n_ctx,
-                        mo->scratch + (size_t)ith * mo->scratch_floats, p->in ? tap : NULL, &t);
+                        mo->scratch + (size_t)ith * mo->scratch_floats, p->taps ? tap : NULL, &t);
     }
 }
 
@@ -167,7 +186,6 @@ typedef struct {
     ash_moments *mo;
     int p;
     size_t n_tok;
-    bool cross;
 } sum_ctx;
 
 static void sum_part(void *ctx, int64_t begin, int64_t end, int ith) {
@@ -176,17 +194,17 @@ static void sum_part(void *ctx, int64_t begin, int64_t end, int ith) {
     const ash_moments *mo = c->mo;
     const int K = mo->K[c->p];
     for (int64_t b = begin; b < end; b++) {
-        const int j0 = (int)b * TILE, i0 = c->cross ? 0 : j0, n = ASH_MIN(TILE, K - j0);
+        const int j0 = (int)b * TILE, n = ASH_MIN(TILE, K - j0);
         for (size_t k = 0; k < c->n_tok; k += mo->n_ctx) { /* a chunk at a time: its inputs stay in the cache */
-            const rank_job u = {.M = c->cross ? mo->C[c->p] : mo->H[c->p],
+            const rank_job u = {.M = mo->H[c->p],
                                 .P = mo->in[c->p],
-                                .R = c->cross ? mo->in0[c->p] : mo->in[c->p],
+                                .R = mo->in[c->p],
                                 .ldm = K,
                                 .ldp = K,
                                 .ldr = K,
                                 .k0 = (int64_t)k,
                                 .k1 = (int64_t)(k + mo->n_ctx)};
-            mo->f->rank(&u, j0, n, i0, K - i0);
+            mo->f->rank(&u, j0, n, j0, K - j0);
         }
     }
 }
@@ -194,23 +212,19 @@ static void sum_part(void *ctx, int64_t begin, int64_t end, int ith) {
 /* Room for the points of a layer: those some matrix reads, of widths that the sums can take. */
 static ash_status make_room(ash_moments *mo, int l, ash_error *err) {
     const ash_layer *y = &mo->m->layers[l];
-    const int sets = mo->prefix ? 2 : 1;
     uint64_t used = 0;
     for (int r = 0; r < ASH_W_COUNT; r++) {
         const ash_tap_point p = ash_role_tap((ash_role)r);
         const int K = y->w[r].K;
         if (!y->w[r].data || mo->K[p] || K % 16) continue;
-        const uint64_t k = (uint64_t)K, bytes = (uint64_t)sets * 4 * (k * k + k * mo->n_ctx * mo->group);
-        if (bytes > mo->mem_bytes - used) continue;
-        used += bytes;
-        for (int s = 0; s < sets; s++) {
-            float *in = ash_alloc_aligned(k * mo->n_ctx * mo->group * sizeof(float), 64), *H = ash_alloc_aligned(k * k * sizeof(float), 64);
-            *(s ? &mo->in0[p] : &mo->in[p]) = in;
-            *(s ? &mo->C[p] : &mo->H[p]) = H;
-            if (!in || !H) return ash_fail(err, ASH_E_NOMEM, "out of memory for second moments of %d columns", K);
-            memset(in, 0, k * mo->n_ctx * mo->group * sizeof(float));
-            memset(H, 0, k * k * sizeof(float));
-        }
+        const uint64_t k = (uint64_t)K, in = 4 * k * mo->n_ctx * mo->group, sums = 4 * k * k;
+        if (in + sums > mo->mem_bytes - used) continue;
+        used += in + sums;
+        mo->in[p] = ash_alloc_aligned(in, 64);
+        mo->H[p] = ash_alloc_aligned(sums, 64);
+        if (!mo->in[p] || !mo->H[p]) return ash_fail(err, ASH_E_NOMEM, "out of memory for second moments of %d columns", K);
+        memset(mo->in[p], 0, in);
+        memset(mo->H[p], 0, sums);
         mo->K[p] = K;
     }
     return ASH_OK;
@@ -218,44 +232,36 @@ static ash_status make_room(ash_moments *mo, int l, ash_error *err) {
 
 ash_status ash_moments_layer(ash_moments *mo, int l, bool want, ash_error *err) {
     drop_layer(mo);
+    if (!want && mo->prefix) return ASH_OK; /* ash_moments_replace takes the states on */
     if (want) ASH_TRY(make_room(mo, l, err));
     pack_layer(mo, l, NULL);
     for (uint32_t c = 0; c < mo->n_chunks; c += mo->group) {
         const uint32_t n = ASH_MIN(mo->group, mo->n_chunks - c);
-        pass p = {mo, mo->x + (size_t)c * mo->per, want ? (mo->prefix ? mo->in0 : mo->in) : NULL};
+        pass p = {mo, mo->x + (size_t)c * mo->per, want};
+        if (mo->prefix) p.x = memcpy(mo->tmp, p.x, (size_t)n * mo->per * sizeof(float));
         ash_pool_run(mo->e.pool, n, 1, layer_part, &p);
-        if (mo->prefix && want) {
-            memcpy(mo->tmp, mo->xq + (size_t)c * mo->per, (size_t)n * mo->per * sizeof(float));
-            p.x = mo->tmp, p.in = mo->in;
-            ash_pool_run(mo->e.pool, n, 1, layer_part, &p);
-        }
-        for (int q = 0; want && q < ASH_MOMENT_POINTS; q++) {
-            sum_ctx s = {mo, q, (size_t)n * mo->n_ctx, false};
-            if (!mo->K[q]) continue;
-            ash_pool_run(mo->e.pool, (mo->K[q] + TILE - 1) / TILE, 1, sum_part, &s);
-            s.cross = true;
-            if (mo->prefix) ash_pool_run(mo->e.pool, (mo->K[q] + TILE - 1) / TILE, 1, sum_part, &s);
+        for (int q = 0; q < ASH_MOMENT_POINTS; q++) {
+            sum_ctx s = {mo, q, (size_t)n * mo->n_ctx};
+            if (mo->K[q]) ash_pool_run(mo->e.pool, (mo->K[q] + TILE - 1) / TILE, 1, sum_part, &s);
         }
     }
-    for (int q = 0; q < ASH_MOMENT_POINTS; q++) drop(&mo->in[q]), drop(&mo->in0[q]);
+    for (int q = 0; q < ASH_MOMENT_POINTS; q++) drop(&mo->in[q]);
     return ASH_OK;
 }
 
 ash_status ash_moments_replace(ash_moments *mo, int l, const ash_mat w[ASH_W_COUNT], ash_error *err) {
     if (!mo->prefix) return ash_fail(err, ASH_E_INTERNAL, "moments without a prefix");
     pack_layer(mo, l, w);
-    pass p = {mo, mo->xq, NULL};
+    pass p = {mo, mo->x, false};
     ash_pool_run(mo->e.pool, mo->n_chunks, 1, layer_part, &p);
     return ASH_OK;
 }
 
-float *ash_moments_take(ash_moments *mo, ash_tap_point p, int *K, float **cross) {
-    if (cross) *cross = NULL;
+float *ash_moments_take(ash_moments *mo, ash_tap_point p, int *K) {
     if ((int)p >= ASH_MOMENT_POINTS || !mo->H[p]) return NULL;
     float *H = mo->H[p];
     *K = mo->K[p];
     mo->H[p] = NULL;
-    if (cross) *cross = mo->C[p], mo->C[p] = NULL;
     return H;
 }
 
@@ -269,7 +275,7 @@ static void norm_part(void *ctx, int64_t begin, int64_t end, int ith) {
     const norm_ctx *n = ctx;
     const ash_moments *mo = n->mo;
     for (int64_t c = begin; c < end; c++)
-        ash_final_norm(mo->m, mo->e.k, (mo->prefix ? mo->xq : mo->x) + (n->c0 + (size_t)c) * mo->per, (int)mo->n_ctx,
+        ash_final_norm(mo->m, mo->e.k, mo->x + (n->c0 + (size_t)c) * mo->per, (int)mo->n_ctx,
                        mo->in[0] + (size_t)c * mo->n_ctx * (size_t)mo->m->hp.n_embd);
 }
 
@@ -287,11 +293,11 @@ ash_status ash_moments_head(ash_moments *mo, float **out, ash_error *err) {
         const uint32_t n = ASH_MIN(mo->group, mo->n_chunks - c);
         norm_ctx nc = {mo, c};
         ash_pool_run(mo->e.pool, n, 1, norm_part, &nc);
-        sum_ctx s = {mo, 0, (size_t)n * mo->n_ctx, false};
+        sum_ctx s = {mo, 0, (size_t)n * mo->n_ctx};
         ash_pool_run(mo->e.pool, (int64_t)((k + TILE - 1) / TILE), 1, sum_part, &s);
     }
     int K;
-    *out = ash_moments_take(mo, 0, &K, NULL);
+    *out = ash_moments_take(mo, ASH_TAP_ATTN_IN, &K);
     drop_layer(mo);
     return ASH_OK;
 }

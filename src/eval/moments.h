@@ -1,7 +1,7 @@
 /* moments.h - second moments E[x x^T] of the inputs of a model's matrices, one layer at a time.
  *
  * All chunks' states stay in memory between layers; a layer's moments are there from ash_moments_layer until the next call. With a prefix
- * the inputs are those of a second pass, whose layers the caller replaces after each layer (by what the coded weights make of it). */
+ * the inputs are those that layers replaced by the caller give (by what the coded weights make of them). */
 #ifndef ASH_EVAL_MOMENTS_H
 #define ASH_EVAL_MOMENTS_H
 
@@ -21,9 +21,9 @@ ash_pool *ash_moments_pool(const ash_moments *mo);
 ash_status ash_moments_layer(ash_moments *mo, int layer, bool want, ash_error *err);
 /* The next layer's inputs will be those that this one gives with matrices `w` (by role; data NULL: the model's own). Only with a prefix. */
 ash_status ash_moments_replace(ash_moments *mo, int layer, const ash_mat w[ASH_W_COUNT], ash_error *err);
-/* Takes the K x K sums (i <= j) of a point away; NULL when there are none. Free with ash_free. `cross`: of the prefix' inputs with the
- * unchanged model's, C[i][j] = E[x'_i x_j], all of it; NULL without a prefix. */
-float *ash_moments_take(ash_moments *mo, ash_tap_point p, int *K, float **cross);
+/* Takes the K x K sums (i <= j) of a point away; NULL when there are none. Free with ash_free. Tokens count equally in what attention and FFN read;
+ * before O and down by the residual they are added to (moments.c). */
+float *ash_moments_take(ash_moments *mo, ash_tap_point p, int *K);
 /* After the last layer: of the head's inputs. */
 ash_status ash_moments_head(ash_moments *mo, float **H, ash_error *err);
 

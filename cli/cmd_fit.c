@@ -11,7 +11,7 @@ static int64_t size, ram, ctx = 2048, controls = 3, seed = 1;
 static double bpw;
 static const char *out, *report, *workdir, *effort = "normal", *ref, *types;
 static opt_list calib, test;
-static bool widen_always, widen_ok = true;
+static bool widen_always, widen_ok = true, compensate = true;
 
 static const opt_def options[] = {
     {OPT_BYTES, 0, "size", "BYTES", "Budget: size of the whole file, e.g. 85MB (decimal) or 80MiB.", &size},
@@ -28,6 +28,7 @@ static const opt_def options[] = {
     {OPT_STR, 0, "allow-types", "LIST", "Types to choose from, separated by commas (default: the standard types).", &types},
     {OPT_FLAG, 0, "widen", NULL, "Weigh widening rows to multiples of 256 (default; --no-widen forbids it).", &widen_ok},
     {OPT_FLAG, 0, "always-widen", NULL, "Widen in any case.", &widen_always},
+    {OPT_FLAG, 0, "compensate", NULL, "Round the finished file with the second moments of its matrices' inputs (default, but with --effort quick and short calibration texts; --no-compensate forbids it).", &compensate},
     {OPT_I64, 0, "seed", "N", "Seed of intervals, sweep and controls (default 1).", &seed},
     {OPT_STR, 0, "workdir", "DIR", "Where results of the stages are kept for a later run (default: OUTPUT.fit).", &workdir},
     {OPT_END, 0, NULL, NULL, NULL, NULL}};
@@ -117,6 +118,7 @@ static int run(int argc, char **argv) {
     o.test = test.v, o.n_test = (size_t)test.n;
     o.widen = widen_always ? 1 : widen_ok ? -1 : 0;
     o.controls = (int)controls;
+    o.plain = !compensate;
     o.seed = (uint64_t)seed;
     o.n_threads = g_threads;
     o.workdir = workdir;

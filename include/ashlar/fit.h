@@ -26,6 +26,7 @@ typedef struct {
     int widen;                  /* -1: weigh it, 0: never, 1: always */
     int controls;               /* random mixes of the same size */
     ash_effort effort;
+    bool plain;                 /* plain rounding; else the finished file is compensated (bake.h) where the calibration text is long enough */
     uint64_t seed;
     int n_threads;              /* 0: all usable processors */
     const char *workdir;        /* NULL: "<out>.fit" */

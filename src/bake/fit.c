@@ -204,7 +204,8 @@ static ash_status estimate(fit *f, ash_error *err) {
     const double t_plan = sampled * n_types / c.encode_rate + e.verify_chunks * chunk /* the reference */ + encode + e.verify_chunks * judged /* the first plan */ +
                           groups * (encode / 7 + e.verify_chunks * judged) + (e.groups ? encode / 2 + e.verify_chunks * judged : 0);
     const int proofs = 3 + f->o->controls + (f->o->effort != ASH_EFFORT_QUICK); /* this file, a stock mix, one or two single types, random mixes */
-    const double t_prove = e.proof_chunks * chunk + proofs * e.proof_chunks * judged + (proofs - 1) * encode;
+    const double t_comp = fit_compensates(f) ? 2.5 * ash_bake_comp_defaults().n_chunks * chunk + encode : 0;
+    const double t_prove = t_comp + e.proof_chunks * chunk + proofs * e.proof_chunks * judged + (proofs - 1) * encode;
     const uint64_t mem = ASH_MAX(e.sweep ? c.mem_bytes : 0, 512u << 20), disk = 3 * f->budget + (e.sweep ? c.disk_bytes : 0);
     fit_say(f, "estimate: about %.0f s (importance %.0f, sweep %.0f, plan and verify %.0f, proof and %d controls %.0f); memory %.0f MB beside the model's mapping, disk %.0f MB", t_im + t_sweep + t_plan + t_prove,
             t_im, t_sweep, t_plan, f->o->controls, t_prove, (double)mem / 1e6, (double)disk / 1e6);

@@ -81,6 +81,8 @@ void fit_key(char out[17], const char *fmt, ...) ASH_PRINTF(2, 3); /* 16 hex dig
 bool fit_cache_get(const fit *f, const char *key, fit_meas *m);
 ash_status fit_cache_put(const fit *f, const char *key, const fit_meas *m, ash_error *err);
 void fit_say(const fit *f, const char *fmt, ...) ASH_PRINTF(2, 3);
+/* Whether the finished file is rounded with second moments. */
+bool fit_compensates(const fit *f);
 void fit_note(fit *f, const char *fmt, ...) ASH_PRINTF(2, 3);       /* a sentence for the report */
 void fit_fact(fit *f, const char *key, const char *fmt, ...) ASH_PRINTF(3, 4);
 

@@ -8,6 +8,8 @@
 #include <math.h>
 #include <stdio.h>
 
+enum { MIN_COMPENSATE = 64 }; /* windows of 512 tokens */
+
 static ash_report_est to_est(ash_est e) { return (ash_report_est){e.v, e.lo, e.hi}; }
 static const ash_report_est none = {NAN, NAN, NAN};
 
@@ -39,6 +41,9 @@ static bool plain_name(const char *s) {
     return true;
 }
 
+/* Few windows overfit (docs/decisions/0008): plain rounding is the safer then. */
+bool fit_compensates(const fit *f) { return !f->o->plain && f->o->effort != ASH_EFFORT_QUICK && f->calib.tok.n / 512 >= MIN_COMPENSATE; }
+
 static ash_status make(fit *f, fit_meas *m, ash_error *err) {
     ash_bake_opts o;
     ash_bake_result r = {0};
@@ -57,7 +62,15 @@ static ash_status make(fit *f, fit_meas *m, ash_error *err) {
     ASH_TRY(ash_recipe_save(f->r->recipe, path, err));
     fit_cand c = {f->r->recipe, 0};
     ASH_TRY(fit_bake_opts(f, &c, &o, err));
+    if (fit_compensates(f)) {
+        o.compensate = ash_bake_comp_defaults();
+        o.compensate.model = f->model;
+        o.compensate.text = &f->calib.tok;
+    }
     ash_status st = ash_bake(&r, f->src, f->o->out, &o, err);
+    size_t n_comp = 0;
+    for (size_t k = 0; st == ASH_OK && k < r.n; k++) n_comp += r.t[k].compensated;
+    if (n_comp) fit_note(f, "Codes and scales of %zu matrices were chosen with the second moments of their inputs (compensated rounding); the plan, its prediction and the other files are plainly rounded.", n_comp);
     if (st == ASH_OK) *m = (fit_meas){.bytes = r.file_bytes, .bpw = r.bpw, .bpw_blocks = r.bpw_blocks};
     ash_bake_result_free(&r);
     return st;

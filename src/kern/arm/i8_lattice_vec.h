@@ -35,20 +35,19 @@ static inline vi parity_book(void) {
 #define FP4_BOOK() fp4_book()
 #define PARITY() parity_book()
 
-/* Two entries of 8 in 4 rows: columns 0-3, 4-7 of the first, then of the second. */
-INLINE void pair8(const slab *w, const uint16_t *tab, int bits, vi idx, int lo, int hi, vi m[4]) {
-    (void)tab, (void)bits, (void)idx;
-    UNROLL for (int i = 0; i < 2; i++) {
-        const uint8_t *p = (const uint8_t *)w->staged + (i ? hi : lo) * 8 * ROWS;
+/* Entries of 8 (columns 0-3, then 4-7) and of 4, numbers at[] of the block. */
+INLINE void pairs8(const slab *w, const uint16_t *tab, int bits, vi even, vi odds, const int at[4], vi m[8]) {
+    (void)tab, (void)bits, (void)even, (void)odds;
+    UNROLL for (int i = 0; i < 4; i++) {
+        const uint8_t *p = (const uint8_t *)w->staged + at[i] * 8 * ROWS;
         vi a = V8(vld1q_u8(p)), b = V8(vld1q_u8(p + 16));
         m[2 * i] = vuzp1q_u32(a, b);
         m[2 * i + 1] = vuzp2q_u32(a, b);
     }
 }
-INLINE void pair4(const slab *w, const uint16_t *tab, int bits, vi idx, int lo, int hi, vi m[2]) {
-    (void)tab, (void)bits, (void)idx;
-    m[0] = V8(vld1q_u8((const uint8_t *)w->staged + lo * 4 * ROWS));
-    m[1] = V8(vld1q_u8((const uint8_t *)w->staged + hi * 4 * ROWS));
+INLINE void pairs4(const slab *w, const uint16_t *tab, int bits, vi even, vi odds, const int at[4], vi m[4]) {
+    (void)tab, (void)bits, (void)even, (void)odds;
+    UNROLL for (int i = 0; i < 4; i++) m[i] = V8(vld1q_u8((const uint8_t *)w->staged + at[i] * 4 * ROWS));
 }
 
 /* Columns 4*k4 .. +3 of a signed type: magnitudes, and nibble c of the sign bytes (bit set is minus). */

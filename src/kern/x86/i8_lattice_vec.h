@@ -32,14 +32,26 @@ INLINE book signed_book(const uint8_t *levels, int zp) {
 }
 #define SIGNED_BOOK(levels, zp) signed_book(levels, zp)
 
-/* 32 words at 16-bit indices of 6 to 11 bits; m[i]: lanes with bit 6 + i set. */
-INLINE vi words6(const uint16_t *t, vi idx, const __mmask32 *m) {
-    (void)m;
-    return _mm512_permutex2var_epi16(_mm512_load_si512(t), idx, _mm512_load_si512(t + 32));
+/* Words at two vectors of 16-bit indices of 6 to 11 bits: r from the tables' registers, which both share. m[i][j]: lanes of
+ * index vector j with bit 6 + i set; bits 9 and 10, of which fewer selections are needed, as vectors (mask registers
+ * are few). */
+typedef struct {
+    vi idx[2];
+    __mmask32 m[3][2];
+    vi v[2][2];
+} search;
+INLINE void words6(const uint16_t *t, const search *s, vi r[2]) {
+    vi a = _mm512_load_si512(t), b = _mm512_load_si512(t + 32);
+    UNROLL for (int j = 0; j < 2; j++) r[j] = _mm512_permutex2var_epi16(a, s->idx[j], b);
 }
-#define WORDS_STEP(n, prev)                                                                                       \
-    INLINE vi words##n(const uint16_t *t, vi idx, const __mmask32 *m) {                                           \
-        return _mm512_mask_mov_epi16(words##prev(t, idx, m), m[prev - 6], words##prev(t + (1 << prev), idx, m));  \
+#define WORDS_STEP(n, prev)                                                                                                        \
+    INLINE void words##n(const uint16_t *t, const search *s, vi r[2]) {                                                            \
+        vi hi[2];                                                                                                                  \
+        words##prev(t, s, r);                                                                                                      \
+        words##prev(t + (1 << prev), s, hi);                                                                                       \
+        UNROLL for (int j = 0; j < 2; j++)                                                                                         \
+            r[j] = prev < 9 ? _mm512_mask_mov_epi16(r[j], s->m[prev < 9 ? prev - 6 : 0][j], hi[j])                                 \
+                            : _mm512_ternarylogic_epi32(s->v[prev < 9 ? 0 : prev - 9][j], hi[j], r[j], 0xca);                      \
     }
 WORDS_STEP(7, 6)
 WORDS_STEP(8, 7)
@@ -47,31 +59,43 @@ WORDS_STEP(9, 8)
 WORDS_STEP(10, 9)
 WORDS_STEP(11, 10)
 #undef WORDS_STEP
-INLINE vi words(const uint16_t *t, const int bits, vi idx) {
-    __mmask32 m[5] = {0};
-    UNROLL for (int i = 0; i < bits - 6; i++) m[i] = _mm512_test_epi16_mask(idx, _mm512_set1_epi16((short)(64 << i)));
-    return bits == 8 ? words8(t, idx, m) : bits == 9 ? words9(t, idx, m) : bits == 10 ? words10(t, idx, m) : words11(t, idx, m);
+INLINE void words(const uint16_t *t, const int bits, vi a, vi b, vi r[2]) {
+    search s = {.idx = {a, b}};
+    UNROLL for (int j = 0; j < 2; j++) {
+        UNROLL for (int i = 0; i < 3; i++) s.m[i][j] = _mm512_test_epi16_mask(s.idx[j], _mm512_set1_epi16((short)(64 << i)));
+        UNROLL for (int i = 0; i < 2; i++) s.v[i][j] = _mm512_srai_epi16(_mm512_slli_epi16(s.idx[j], (unsigned)(6 - i)), 15);
+    }
+    if (bits == 8) words8(t, &s, r);
+    else if (bits == 9) words9(t, &s, r);
+    else if (bits == 10) words10(t, &s, r);
+    else words11(t, &s, r);
 }
 
 /* The low half of each dword from a, the high half from b. */
 INLINE vi halves(vi a, vi b) { return _mm512_ternarylogic_epi32(SET32(0xffff), a, b, 0xca); }
 
-/* Levels of two entries of 8: columns 0-3, 4-7 of that at the low index, then of that at the high one. */
-INLINE void pair8(const slab *w, const uint16_t *tab, const int bits, vi idx, int lo, int hi, vi m[4]) {
-    (void)w, (void)lo, (void)hi;
-    vi e = words(tab, bits, idx), a = halves(e, SHL(e, 14)), b = halves(SHR(e, 16), SHR(e, 2));
-    m[0] = AND(a, SET1(3));
-    m[1] = AND(SHR(a, 4), SET1(3));
-    m[2] = AND(b, SET1(3));
-    m[3] = AND(SHR(b, 4), SET1(3));
+/* Levels of entries of 8 and of 4 at pairs of indices: of each pair that at the low index first; of an entry of 8
+ * columns 0-3, then 4-7. */
+INLINE void pairs8(const slab *w, const uint16_t *tab, const int bits, vi even, vi odds, const int at[4], vi m[8]) {
+    (void)w, (void)at;
+    vi e[2];
+    words(tab, bits, even, odds, e);
+    UNROLL for (int j = 0; j < 2; j++) {
+        vi a = halves(e[j], SHL(e[j], 14)), b = halves(SHR(e[j], 16), SHR(e[j], 2));
+        m[4 * j] = AND(a, SET1(3));
+        m[4 * j + 1] = AND(SHR(a, 4), SET1(3));
+        m[4 * j + 2] = AND(b, SET1(3));
+        m[4 * j + 3] = AND(SHR(b, 4), SET1(3));
+    }
 }
-
-/* Levels of two entries of 4. */
-INLINE void pair4(const slab *w, const uint16_t *tab, const int bits, vi idx, int lo, int hi, vi m[2]) {
-    (void)w, (void)lo, (void)hi;
-    vi e = words(tab, bits, idx);
-    m[0] = AND(halves(e, SHL(e, 12)), SET1(15));
-    m[1] = AND(halves(SHR(e, 16), SHR(e, 4)), SET1(15));
+INLINE void pairs4(const slab *w, const uint16_t *tab, const int bits, vi even, vi odds, const int at[4], vi m[4]) {
+    (void)w, (void)at;
+    vi e[2];
+    words(tab, bits, even, odds, e);
+    UNROLL for (int j = 0; j < 2; j++) {
+        m[2 * j] = AND(halves(e[j], SHL(e[j], 12)), SET1(15));
+        m[2 * j + 1] = AND(halves(SHR(e[j], 16), SHR(e[j], 4)), SET1(15));
+    }
 }
 
 /* Columns 4*k4 .. +3 of a signed type. Nibble c of the sign bytes: bit set is minus. */
@@ -108,19 +132,19 @@ typedef struct {
 } book;
 #define SIGNED_BOOK(levels, zp) ((book){SET1(zp)})
 
-INLINE void pair8(const slab *w, const uint16_t *tab, int bits, vi idx, int lo, int hi, vi m[4]) {
-    (void)tab, (void)bits, (void)idx;
-    UNROLL for (int i = 0; i < 2; i++) {
-        const float *p = (const float *)w->staged + (i ? hi : lo) * 2 * ROWS;
+/* Entries of 8 and of 4, numbers at[] of the block. */
+INLINE void pairs8(const slab *w, const uint16_t *tab, int bits, vi even, vi odds, const int at[4], vi m[8]) {
+    (void)tab, (void)bits, (void)even, (void)odds;
+    UNROLL for (int i = 0; i < 4; i++) {
+        const float *p = (const float *)w->staged + at[i] * 2 * ROWS;
         __m256 a = _mm256_load_ps(p), b = _mm256_load_ps(p + 8);
         m[2 * i] = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0x88));
         m[2 * i + 1] = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0xdd));
     }
 }
-INLINE void pair4(const slab *w, const uint16_t *tab, int bits, vi idx, int lo, int hi, vi m[2]) {
-    (void)tab, (void)bits, (void)idx;
-    m[0] = _mm256_load_si256((const vi *)w->staged + lo);
-    m[1] = _mm256_load_si256((const vi *)w->staged + hi);
+INLINE void pairs4(const slab *w, const uint16_t *tab, int bits, vi even, vi odds, const int at[4], vi m[4]) {
+    (void)tab, (void)bits, (void)even, (void)odds;
+    UNROLL for (int i = 0; i < 4; i++) m[i] = _mm256_load_si256((const vi *)w->staged + at[i]);
 }
 
 /* Columns 4*k4 .. +3 of a signed type: magnitudes, and nibble c of the sign bytes (bit set is minus). The signs go to the

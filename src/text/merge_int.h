@@ -68,8 +68,13 @@ typedef struct {
     _Atomic uint32_t last, l, r; /* found out when first needed: key of its last merge + 1; the two entries that merged */
 } ash_prefix_ent;
 static inline uint32_t ash_two(uint8_t c, uint8_t d) { return ((uint32_t)c * 5 + (uint32_t)d * 19) & 63; }
+/* Entries of two first bytes b1 * 256 + b2: [first[b].lo, first[b + 1].lo). If there are many of them (`sub` is not 0), those
+ * whose third byte is c: [lo + s[c], lo + s[c + 1]), s = third + sub; the token of just the two bytes counts as c = 0. */
+typedef struct { uint32_t lo, sub; } ash_prefix_first;
+enum { ASH_PREFIX_MANY = 8, ASH_PREFIX_THIRD = 257 };
 typedef struct ash_prefix_index {
-    uint32_t first[65537]; /* entries of two first bytes b1 * 256 + b2: [first[b], first[b + 1]) */
+    ash_prefix_first first[65537];
+    uint16_t *third;       /* [ASH_PREFIX_THIRD] each, the first one unused */
     uint32_t n;
     uint64_t *key;         /* bytes 2..9, big-endian, zeros after the end */
     uint32_t *link;        /* length (at most 255) << 24 | how many places before it its longest prefix stands, 0: the one byte */

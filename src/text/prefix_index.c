@@ -86,17 +86,23 @@ static bool fill(ash_prefix_index *x, const ash_vocab *v) {
         const uint8_t *r = (const uint8_t *)v->raw + v->raw_off[id];
         uint32_t len = v->raw_off[id + 1] - v->raw_off[id];
         if (v->kind != ASH_VK_BPE && ash_utf8_span((const char *)r, len) != len) x->odd = true;
-        if (len > 1) x->first[(r[0] << 8 | r[1]) + 1]++, total++;
+        if (len > 1) x->first[(r[0] << 8 | r[1]) + 1].lo++, total++;
     }
-    x->first[0] = 256;
-    for (int i = 0; i < 65536; i++) x->first[i + 1] += x->first[i];
+    uint32_t n_third = 1;
+    x->first[0].lo = 256;
+    for (int i = 0; i < 65536; i++) {
+        uint32_t m = x->first[i + 1].lo;
+        if (m > ASH_PREFIX_MANY && m <= UINT16_MAX) x->first[i].sub = n_third++ * ASH_PREFIX_THIRD;
+        x->first[i + 1].lo = x->first[i].lo + m;
+    }
     x->n = total;
     item *t = ash_alloc(total * sizeof *t), *tmp = ash_alloc((total / 2 + 1) * sizeof *tmp);
     uint32_t *at = ash_alloc(65536 * sizeof *at);
+    x->third = ash_calloc((size_t)n_third * ASH_PREFIX_THIRD, sizeof *x->third);
     x->key = ash_alloc(total * sizeof *x->key);
     x->link = ash_alloc(total * sizeof *x->link);
     x->ent = ash_calloc(total, sizeof *x->ent);
-    bool ok = t && tmp && at && x->key && x->link && x->ent;
+    bool ok = t && tmp && at && x->third && x->key && x->link && x->ent;
     if (!ok) goto done;
     for (int i = 0; i < 256; i++) {
         x->key[i] = 0;
@@ -105,7 +111,7 @@ static bool fill(ash_prefix_index *x, const ash_vocab *v) {
         atomic_init(&x->ent[i].last, ASH_TI_UNKNOWN);
         x->link[i] = 1u << 24;
     }
-    memcpy(at, x->first, 65536 * sizeof *at);
+    for (int i = 0; i < 65536; i++) at[i] = x->first[i].lo;
     for (int32_t id = 0; id < v->n; id++) {
         if (!(in[id >> 6] >> (id & 63) & 1)) continue;
         const uint8_t *r = (const uint8_t *)v->raw + v->raw_off[id];
@@ -116,13 +122,15 @@ static bool fill(ash_prefix_index *x, const ash_vocab *v) {
             x->ent[r[0]].id = id;
     }
     for (uint32_t b = 0; b < 65536; b++) {
-        uint32_t lo = x->first[b], hi = x->first[b + 1];
+        uint32_t lo = x->first[b].lo, hi = x->first[b + 1].lo;
+        uint16_t *s = x->third + x->first[b].sub;
         if (hi - lo > 1) sort_items(t + lo, tmp, hi - lo);
         for (uint32_t i = lo; i < hi; i++) {
             uint8_t c = (uint8_t)(b >> 8);
             uint32_t len = t[i].len + 2, up = i; /* the longest prefix is on the chain of the one before */
             for (up = i > lo ? i - 1 : 0; up && !is_prefix(&t[up], &t[i]);) up -= x->link[up] & 0xffffff ? x->link[up] & 0xffffff : up;
             x->key[i] = t[i].key;
+            if (x->first[b].sub) s[(t[i].key >> 56) + 1] = (uint16_t)(i - lo + 1);
             x->ent[i].id = t[i].id;
             x->ent[i].len = len;
             atomic_init(&x->ent[i].last, ASH_TI_UNKNOWN);
@@ -136,6 +144,7 @@ static bool fill(ash_prefix_index *x, const ash_vocab *v) {
                     x->ent[e].plus2 |= 1ull << ash_two(next, byte_at(&t[i], b, k + 1));
             }
         }
+        for (int c = 1; x->first[b].sub && c < ASH_PREFIX_THIRD; c++) s[c] = ASH_MAX(s[c], s[c - 1]);
     }
 done:
     ash_free(in);
@@ -147,6 +156,7 @@ done:
 
 static void index_free(ash_prefix_index *x) {
     if (!x) return;
+    ash_free(x->third);
     ash_free(x->key);
     ash_free(x->link);
     ash_free(x->ent);
@@ -192,9 +202,16 @@ uint32_t ash_prefix_longest(const ash_prefix_index *x, const ash_vocab *v, const
     const uint8_t *p = (const uint8_t *)text;
     uint32_t one = x->ent[p[0]].id >= 0 ? p[0] : ASH_NO_PREFIX;
     if (n < 2) return one;
-    uint32_t b = (uint32_t)p[0] << 8 | p[1], lo = x->first[b], m = x->first[b + 1] - lo;
+    const ash_prefix_first *f = &x->first[(uint32_t)p[0] << 8 | p[1]];
+    uint32_t lo = f->lo, m = f[1].lo - lo;
     if (m == 0) return one;
     uint64_t tk = be_key(p + 2, n - 2);
+    if (f->sub) { /* only those of the same third byte; or else the token of two bytes, which comes first */
+        const uint16_t *s = x->third + f->sub + (tk >> 56);
+        if (s[0] == s[1]) return x->link[lo] >> 24 == 2 ? lo : one;
+        m = s[1] - s[0];
+        lo += s[0];
+    }
     const uint64_t *k = x->key + lo;
     while (m > 1) { /* the first key above tk is among the m from k on, or right behind them; no branch in here */
         uint32_t half = m / 2;
@@ -202,7 +219,7 @@ uint32_t ash_prefix_longest(const ash_prefix_index *x, const ash_vocab *v, const
         m -= half;
     }
     uint32_t e = (uint32_t)(k - x->key) + (*k <= tk);
-    if (e == lo) return one;
+    if (e == lo) return x->link[f->lo] >> 24 == 2 ? f->lo : one;
     e--;
     /* longer than the key and equal in it: may lie above the text */
     while (x->key[e] == tk && x->link[e] >> 24 > 10) {
@@ -210,7 +227,7 @@ uint32_t ash_prefix_longest(const ash_prefix_index *x, const ash_vocab *v, const
         size_t both = ASH_MIN((size_t)len, n);
         int c = both > 10 ? memcmp(v->raw + v->raw_off[x->ent[e].id] + 10, p + 10, both - 10) : 0;
         if (c < 0 || (c == 0 && len <= n)) break;
-        if (e == lo) return one;
+        if (e == f->lo) return one;
         e--;
         ++*work;
     }

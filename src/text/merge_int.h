@@ -81,6 +81,10 @@ typedef struct ash_prefix_index {
     ash_prefix_ent *ent;
     bool odd;              /* SPM: a token is no UTF-8, so symbols could be cut */
 } ash_prefix_index;
+static inline uint32_t ash_prefix_len(const ash_prefix_index *x, uint32_t e) {
+    uint32_t n = x->link[e] >> 24;
+    return ASH_LIKELY(n < 255) ? n : x->ent[e].len;
+}
 /* The longest other token that begins entry e, whose first byte is c; or none. */
 static inline uint32_t ash_prefix_parent(const ash_prefix_index *x, uint32_t e, uint8_t c) {
     uint32_t back = x->link[e] & 0xffffff;

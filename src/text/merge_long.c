@@ -27,9 +27,7 @@ enum { SEAMS = 1 << 16, PAIRS = 1 << 14, ENT_BITS = 19, VAL_BITS = 64 - 2 * ENT_
 #define NOTHING ((1u << VAL_BITS) - 1)
 #define ENT_SYM (UINT32_MAX - 1) /* in place of an entry: the first symbol, which is none */
 
-typedef struct {
-    uint32_t start, ent, longest;
-} taken; /* longest: the longest entry that begins there */
+typedef struct { uint32_t start, ent, longest; } taken; /* longest: length of the longest entry that begins there */
 
 struct ash_long {
     const ash_vocab *v;
@@ -152,29 +150,27 @@ static inline uint32_t pair_key(ash_long *l, const bool spm, const char *p, uint
     return key;
 }
 
-/* Entries x and y, neither of them odd, on either side of the seam. If x is the longest that begins where it
- * does, it makes nothing with anything. */
-static bool stands(ash_long *l, const bool spm, const char *p, uint32_t seam, uint32_t x, uint32_t y, bool longest) {
+/* Entries x and y, neither of them odd, on either side of the seam. No entry that begins where x does is longer than
+ * x and `room` bytes. Which of the two goes back in time is as good as random: no branch there. */
+static inline bool stands(ash_long *l, const bool spm, const char *p, uint32_t seam, uint32_t x, uint32_t y, uint32_t room) {
     const ash_prefix_ent *ent = l->x->ent, *ex = &ent[x], *ey = &ent[y];
     const uint8_t *s = (const uint8_t *)p + seam;
     const uint32_t one = s[0] & 31, two = ey->len > 1 ? ash_two(s[0], s[1]) : 0;
     uint32_t kx = last_of(l, x), ky = last_of(l, y), end = NOTHING; /* a pair with a key below `end` has time to merge */
     for (;;) {
-        bool may = !longest && (ey->len > 1 ? ex->plus2 >> two & 1 : ex->plus1 >> one & 1);
-        if (may && pair_key(l, spm, p, seam, x, ex->len, y, ey->len) < end) return false;
-        if (ky >= kx) { /* y's last merge is the later: equal keys go from left to right */
-            if (ky == 0) return true;
-            end = ky + 1;
-            y = atomic_load_explicit(&ey->l, memory_order_relaxed);
-            ey = &ent[y];
-            ky = last_of(l, y);
-        } else {
-            end = kx;
-            longest = false;
-            x = atomic_load_explicit(&ex->r, memory_order_relaxed);
-            ex = &ent[x];
-            kx = last_of(l, x);
-        }
+        uint64_t may = ey->len > 1 ? ex->plus2 >> two : ex->plus1 >> one;
+        if (may & (ey->len <= room) && pair_key(l, spm, p, seam, x, ex->len, y, ey->len) < end) return false;
+        if ((kx | ky) == 0) return true;
+        bool left = ky >= kx; /* y's last merge is the later: equal keys go from left to right */
+        uint32_t to = atomic_load_explicit(left ? &ey->l : &ex->r, memory_order_relaxed), k = last_of(l, to);
+        end = left ? ky + 1 : kx;
+        room = left ? room : UINT32_MAX;
+        x = left ? x : to;
+        y = left ? to : y;
+        kx = left ? kx : k;
+        ky = left ? k : ky;
+        ex = &ent[x];
+        ey = &ent[y];
     }
 }
 
@@ -227,7 +223,7 @@ static inline uint32_t choose(ash_long *l, const bool spm, word *w, size_t k, ui
         w->work++;
         if (last == ASH_TI_NEVER) continue;
         if (!free && !(odd || last == ASH_TI_ODD ? (!spm && before.ent == ENT_SYM) || stands_odd(l, w->p, before.start, w->pos, end)
-                                                 : stands(l, spm, w->p, w->pos, before.ent, e, before.longest == before.ent)))
+                                                 : stands(l, spm, w->p, w->pos, before.ent, e, before.longest - x->ent[before.ent].len)))
             continue;
         if (memo) *memo = key << VAL_BITS | e;
         memo = NULL;
@@ -252,18 +248,27 @@ static inline int walk(ash_long *l, const bool spm, const char *p, uint32_t n, s
     while (w.pos < n) {
         uint32_t e = ash_prefix_longest(x, l->v, p + w.pos, n - w.pos, &w.work);
         uint64_t key = 0, *memo = NULL;
-        top = e;
+        top = e == ASH_NO_PREFIX ? 0 : ash_prefix_len(x, e);
         if (e != ASH_NO_PREFIX) __builtin_prefetch(&x->ent[e]);
         if (ASH_LIKELY(prev != ENT_SYM && e != ASH_NO_PREFIX && l->seams)) {
             key = both(prev, e);
             memo = place(l->seams, SEAMS, key);
             if (*memo >> VAL_BITS == key) {
-                uint32_t c = *memo & NOTHING, end = w.pos + x->ent[c == NOTHING ? 0 : c].len;
+                uint32_t c = *memo & NOTHING, end = w.pos + top;
                 memo = NULL;
-                if (ASH_LIKELY(c != NOTHING && !is_dead(l, n, end))) {
-                    if (!push(l, k++, (taken){w.pos, prev = c, top})) return -1;
-                    w.pos = end;
-                    continue;
+                if (ASH_LIKELY(c == e)) { /* in this way the next place does not wait for what comes out of the table */
+                    if (ASH_LIKELY(!is_dead(l, n, end))) {
+                        if (!push(l, k++, (taken){w.pos, prev = e, top})) return -1;
+                        w.pos = end;
+                        continue;
+                    }
+                } else if (c != NOTHING) {
+                    end = w.pos + ash_prefix_len(x, c);
+                    if (ASH_LIKELY(!is_dead(l, n, end))) {
+                        if (!push(l, k++, (taken){w.pos, prev = c, top})) return -1;
+                        w.pos = end;
+                        continue;
+                    }
                 }
                 e = c == NOTHING ? ASH_NO_PREFIX : ash_prefix_parent(x, c, (uint8_t)p[w.pos]);
             }
@@ -284,7 +289,7 @@ static inline int walk(ash_long *l, const bool spm, const char *p, uint32_t n, s
         if (l->oom || !push(l, k++, (taken){w.pos, prev = e, top})) return -1;
         if (w.work > most) return 0;
         int32_t id;
-        w.pos += e == ENT_SYM ? ash_first_symbol(l->v, spm, p + w.pos, p + n, &id) : x->ent[e].len;
+        w.pos += e == ENT_SYM ? ash_first_symbol(l->v, spm, p + w.pos, p + n, &id) : ash_prefix_len(x, e);
     }
     *n_st = k;
     return 1;

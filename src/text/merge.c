@@ -65,23 +65,6 @@ bool ash_symvec_add(ash_symvec *v, ash_sym s) {
     return true;
 }
 
-static inline void emit(const ash_vocab *v, bool spm, const char *p, uint32_t len, int32_t id, ash_tokvec *out) {
-    if (ASH_LIKELY(id >= 0)) {
-        ash_tokvec_add(out, id);
-        return;
-    }
-    if (!spm) return; /* a byte without a token: the models' own tokenizers drop it */
-    bool lost = false;
-    for (uint32_t i = 0; i < len; i++) {
-        int32_t b = v->byte_id[(uint8_t)p[i]];
-        if (b >= 0)
-            ash_tokvec_add(out, b);
-        else
-            lost = true;
-    }
-    if (lost && v->unk >= 0) ash_tokvec_add(out, v->unk);
-}
-
 /* ---- short stretches ---- */
 /* Encode p[start .. start + n), n <= SHORT_MAX; returns the number of symbols.
  *
@@ -142,19 +125,20 @@ uint32_t ash_merge_short(const ash_vocab *v, const char *p, uint32_t start, uint
     return v->kind != ASH_VK_BPE ? merge_short(v, true, p, start, n, out, trace) : merge_short(v, false, p, start, n, out, trace);
 }
 
-static void merge_any_length(ash_merger *m, const char *p, uint32_t n, ash_tokvec *out) {
+static void merge_any_length(ash_merger *m, const bool spm, const char *p, uint32_t n, ash_tokvec *out) {
     const ash_vocab *v = m->v;
-    m->syms.n = 0;
-    m->n_long += n;
-    if (m->n_long > LONG_AFTER) {
+    if (m->lw || n > LONG_AFTER || (m->n_long += n) > LONG_AFTER) {
         if (!m->lw) m->lw = ash_long_new(v);
-        if (!m->lw || !ash_long_merge(m->lw, p, n, &m->syms)) m->oom = true;
-    } else {
-        if (!m->bucket) m->bucket = ash_bucket_new(v);
-        if (!m->bucket || !ash_bucket_merge(m->bucket, p, 0, n, &m->syms)) m->oom = true;
+        if (!m->lw || !ash_long_merge(m->lw, p, n, out)) m->oom = true;
+        return;
     }
-    if (m->oom) return;
-    for (size_t i = 0; i < m->syms.n; i++) emit(v, v->kind != ASH_VK_BPE, p + m->syms.p[i].start, m->syms.p[i].len, m->syms.p[i].id, out);
+    m->syms.n = 0;
+    if (!m->bucket) m->bucket = ash_bucket_new(v);
+    if (!m->bucket || !ash_bucket_merge(m->bucket, p, 0, n, &m->syms)) {
+        m->oom = true;
+        return;
+    }
+    for (size_t i = 0; i < m->syms.n; i++) ash_emit(v, spm, p + m->syms.p[i].start, m->syms.p[i].len, m->syms.p[i].id, out);
 }
 
 /* ---- cache ---- */
@@ -190,9 +174,9 @@ static inline void merge_any(ash_merger *m, const bool spm, const char *p, size_
     if (n <= SHORT_MAX) {
         ash_sym c[SHORT_MAX];
         uint32_t k = spm ? merge_short(m->v, true, p, 0, (uint32_t)n, c, NULL) : merge_short(m->v, false, p, 0, (uint32_t)n, c, NULL);
-        for (uint32_t i = 0; i < k; i++) emit(m->v, spm, p + c[i].start, c[i].len, c[i].id, out);
+        for (uint32_t i = 0; i < k; i++) ash_emit(m->v, spm, p + c[i].start, c[i].len, c[i].id, out);
     } else
-        merge_any_length(m, p, (uint32_t)n, out);
+        merge_any_length(m, spm, p, (uint32_t)n, out);
 }
 
 ash_status ash_merge_word(ash_merger *m, const char *p, size_t n, ash_tokvec *out, ash_error *err) {

@@ -46,6 +46,24 @@ static inline uint32_t ash_first_symbol(const ash_vocab *v, bool spm, const char
     return (uint32_t)k;
 }
 
+/* A symbol's tokens: its own, or those of its bytes. */
+static inline void ash_emit(const ash_vocab *v, bool spm, const char *p, uint32_t len, int32_t id, ash_tokvec *out) {
+    if (ASH_LIKELY(id >= 0)) {
+        ash_tokvec_add(out, id);
+        return;
+    }
+    if (!spm) return; /* a byte without a token: the models' own tokenizers drop it */
+    bool lost = false;
+    for (uint32_t i = 0; i < len; i++) {
+        int32_t b = v->byte_id[(uint8_t)p[i]];
+        if (b >= 0)
+            ash_tokvec_add(out, b);
+        else
+            lost = true;
+    }
+    if (lost && v->unk >= 0) ash_tokvec_add(out, v->unk);
+}
+
 /* ---- short words (merge.c) ---- */
 enum { ASH_SHORT_MAX = 40 };
 /* How the last symbol came about. `rising`: no merge had a better key than the one before it. */
@@ -99,7 +117,7 @@ uint32_t ash_prefix_longest(const ash_prefix_index *x, const ash_vocab *v, const
 typedef struct ash_long ash_long; /* scratch */
 ash_long *ash_long_new(const ash_vocab *v);
 void ash_long_free(ash_long *l);
-bool ash_long_merge(ash_long *l, const char *p, uint32_t n, ash_symvec *out); /* appends; false: out of memory */
+bool ash_long_merge(ash_long *l, const char *p, uint32_t n, ash_tokvec *out); /* appends the tokens; false: out of memory */
 
 typedef struct ash_bucket ash_bucket; /* scratch */
 ash_bucket *ash_bucket_new(const ash_vocab *v);

@@ -295,8 +295,8 @@ static inline int walk(ash_long *l, const bool spm, const char *p, uint32_t n, s
     return 1;
 }
 
-bool ash_long_merge(ash_long *l, const char *p, uint32_t n, ash_symvec *out) {
-    bool spm = l->v->kind != ASH_VK_BPE;
+bool ash_long_merge(ash_long *l, const char *p, uint32_t n, ash_tokvec *out) {
+    const bool spm = l->v->kind != ASH_VK_BPE;
     size_t k = 0;
     int rc = 0;
     l->oom = false;
@@ -305,15 +305,21 @@ bool ash_long_merge(ash_long *l, const char *p, uint32_t n, ash_symvec *out) {
     if (rc < 0) return false;
     if (rc == 0) {
         if (!l->bucket) l->bucket = ash_bucket_new(l->v);
-        return l->bucket && ash_bucket_merge(l->bucket, p, 0, n, out);
+        l->tmp.n = 0;
+        if (!l->bucket || !ash_bucket_merge(l->bucket, p, 0, n, &l->tmp)) return false;
+        for (size_t i = 0; i < l->tmp.n; i++) ash_emit(l->v, spm, p + l->tmp.p[i].start, l->tmp.p[i].len, l->tmp.p[i].id, out);
+        return !out->oom;
     }
+    if (out->cap - out->n < k && !ash_tokvec_grow(out, k)) return false;
     for (size_t i = 0; i < k; i++) {
-        ash_sym s = {l->st[i].start, (i + 1 < k ? l->st[i + 1].start : n) - l->st[i].start, -1};
-        if (l->st[i].ent != ENT_SYM)
-            s.id = l->x->ent[l->st[i].ent].id;
-        else
-            ash_first_symbol(l->v, spm, p + s.start, p + n, &s.id);
-        if (!ash_symvec_add(out, s)) return false;
+        const taken *t = &l->st[i];
+        int32_t id;
+        if (ASH_LIKELY(t->ent != ENT_SYM))
+            ash_tokvec_add(out, l->x->ent[t->ent].id);
+        else {
+            uint32_t len = ash_first_symbol(l->v, spm, p + t->start, p + n, &id);
+            ash_emit(l->v, spm, p + t->start, len, id, out);
+        }
     }
-    return true;
+    return !out->oom;
 }

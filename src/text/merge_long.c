@@ -27,7 +27,9 @@ enum { SEAMS = 1 << 16, PAIRS = 1 << 14, ENT_BITS = 19, VAL_BITS = 64 - 2 * ENT_
 #define NOTHING ((1u << VAL_BITS) - 1)
 #define ENT_SYM (UINT32_MAX - 1) /* in place of an entry: the first symbol, which is none */
 
-typedef struct { uint32_t start, ent, longest; } taken; /* longest: length of the longest entry that begins there */
+/* longest: the longest entry that begins there; start: | SKIPPED if one that is longer than ent and stands was not tried. */
+typedef struct { uint32_t start, ent, longest; } taken;
+#define SKIPPED (1u << 31)
 
 struct ash_long {
     const ash_vocab *v;
@@ -99,10 +101,10 @@ static uint32_t entry_of(const ash_long *l, int32_t id) {
 
 static uint32_t last_of(ash_long *l, uint32_t ent);
 
-/* Three words, written by any thread, always with the same values; `last` comes last. */
+/* Four words, written by any thread, always with the same values; `last` comes last. */
 static uint32_t find_out(ash_long *l, ash_prefix_ent *e) {
     const ash_vocab *v = l->v;
-    uint32_t at = v->raw_off[e->id], n = e->len, last, a = ASH_NO_PREFIX, b = ASH_NO_PREFIX;
+    uint32_t at = v->raw_off[e->id], n = e->len, last, edge = 0, a = ASH_NO_PREFIX, b = ASH_NO_PREFIX;
     ash_trace tr = {0};
     if (n <= ASH_SHORT_MAX) {
         ash_sym s[ASH_SHORT_MAX];
@@ -110,17 +112,19 @@ static uint32_t find_out(ash_long *l, ash_prefix_ent *e) {
         if (k != 1 || s[0].id != e->id)
             last = ASH_TI_NEVER;
         else if (tr.n == 0)
-            last = ASH_TI_SYMBOL;
+            last = ASH_TI_SYMBOL, edge = NOTHING;
         else {
             a = entry_of(l, tr.l);
             b = entry_of(l, tr.r);
             bool plain = tr.rising && a != ASH_NO_PREFIX && b != ASH_NO_PREFIX && last_of(l, a) < ASH_TI_ODD && last_of(l, b) < ASH_TI_ODD;
             last = plain ? tr.key + 1 : ASH_TI_ODD;
+            if (plain) edge = last_of(l, b) == ASH_TI_SYMBOL ? last : atomic_load_explicit(&l->x->edge[b], memory_order_relaxed);
         }
     } else {
         if (!encode(l, v->raw + at, 0, n)) return ASH_TI_NEVER; /* out of memory */
         last = l->tmp.n == 1 && l->tmp.p[0].id == e->id ? ASH_TI_ODD : ASH_TI_NEVER;
     }
+    atomic_store_explicit(&l->x->edge[e - l->x->ent], edge, memory_order_relaxed);
     atomic_store_explicit(&e->l, a, memory_order_relaxed);
     atomic_store_explicit(&e->r, b, memory_order_relaxed);
     atomic_store_explicit(&e->last, last, memory_order_release);
@@ -209,32 +213,77 @@ static bool mark_dead(ash_long *l, uint32_t n, uint32_t pos) {
 
 static inline bool is_dead(const ash_long *l, uint32_t n, uint32_t at) { return l->n_dead && at < n && l->dead[at >> 6] >> (at & 63) & 1; }
 
-/* The first of e, its prefixes and the first symbol that stands beside what was taken before and leads to no
- * known dead end: its entry, ENT_SYM, or ASH_NO_PREFIX. *memo, if not NULL, gets the first that stands. */
-static inline uint32_t choose(ash_long *l, const bool spm, word *w, size_t k, uint32_t e, uint64_t key, uint64_t *memo) {
+/* A guess, to save going back: will the last symbol of entry e, which ends before `end`, merge with the next symbol before it
+ * merges within e? That takes the first of a falling run of keys of which no second one is there to be faster. */
+static inline bool doomed(const ash_long *l, const word *w, uint32_t e, uint32_t end) {
+    if (end >= w->n) return false;
+    const uint8_t *s = (const uint8_t *)w->p + end;
+    if ((s[-1] | s[0]) >= 128) return false;
+    ash_pair2 a = l->v->pair2[s[-1] * 128 + s[0]];
+    if (a.id < 0 || a.key + 1 >= atomic_load_explicit(&l->x->edge[e], memory_order_relaxed)) return false;
+    if (w->n - end < 2 || s[1] >= 128) return true;
+    ash_pair2 b = l->v->pair2[s[0] * 128 + s[1]];
+    if (b.id < 0 || b.key >= a.key) return true;
+    if (w->n - end < 3 || s[2] >= 128) return false;
+    ash_pair2 c = l->v->pair2[s[1] * 128 + s[2]];
+    return c.id >= 0 && c.key < b.key;
+}
+
+typedef struct {
+    uint32_t ent, start, room; /* what was taken before; bytes by which the longest entry there is longer */
+    bool free, odd;            /* everything stands beside it; it is encoded together with its neighbour */
+} left;
+
+/* The first of e and its prefixes that stands beside b, or ASH_NO_PREFIX. It depends on the two entries only. */
+static inline uint32_t standing(ash_long *l, const bool spm, word *w, const left *b, uint32_t e) {
     const ash_prefix_index *x = l->x;
-    const uint8_t *s = (const uint8_t *)w->p + w->pos;
-    const taken before = k ? l->st[k - 1] : (taken){0, ENT_SYM, 0};
-    /* at a place where no token has these bytes side by side, everything stands */
-    bool free = k == 0 || (spm && !(l->v->joins[(s[-1] * 256u + s[0]) >> 3] >> (s[0] & 7) & 1));
-    bool odd = before.ent == ENT_SYM || last_of(l, before.ent) == ASH_TI_ODD;
-    for (; e != ASH_NO_PREFIX; e = ash_prefix_parent(x, e, s[0])) {
-        uint32_t end = w->pos + x->ent[e].len, last = last_of(l, e);
+    const uint8_t c = (uint8_t)w->p[w->pos];
+    uint64_t key = both(b->ent, e), *memo = b->ent != ENT_SYM && l->seams ? place(l->seams, SEAMS, key) : NULL;
+    if (memo && *memo >> VAL_BITS == key) return (*memo & NOTHING) == NOTHING ? ASH_NO_PREFIX : (uint32_t)(*memo & NOTHING);
+    for (; e != ASH_NO_PREFIX; e = ash_prefix_parent(x, e, c)) {
+        uint32_t last = last_of(l, e);
         w->work++;
         if (last == ASH_TI_NEVER) continue;
-        if (!free && !(odd || last == ASH_TI_ODD ? (!spm && before.ent == ENT_SYM) || stands_odd(l, w->p, before.start, w->pos, end)
-                                                 : stands(l, spm, w->p, w->pos, before.ent, e, before.longest - x->ent[before.ent].len)))
-            continue;
-        if (memo) *memo = key << VAL_BITS | e;
-        memo = NULL;
-        if (!is_dead(l, w->n, end)) return e;
+        if (b->free) break;
+        if (b->odd || last == ASH_TI_ODD ? (!spm && b->ent == ENT_SYM) || stands_odd(l, w->p, b->start, w->pos, w->pos + x->ent[e].len)
+                                         : stands(l, spm, w->p, w->pos, b->ent, e, b->room))
+            break;
     }
-    if (memo) *memo = key << VAL_BITS | NOTHING;
+    if (memo && !l->oom) *memo = key << VAL_BITS | (e == ASH_NO_PREFIX ? NOTHING : e);
+    return e;
+}
+
+/* The first of e, its prefixes and the first symbol that stands beside what was taken before and leads to no known dead end:
+ * its entry, ENT_SYM, or ASH_NO_PREFIX. `skipped`, if not NULL: those that look doomed come last, and it gets SKIPPED if
+ * there was one. */
+static inline uint32_t choose(ash_long *l, const bool spm, word *w, size_t k, uint32_t e, uint32_t *skipped) {
+    const ash_prefix_index *x = l->x;
+    const uint8_t *s = (const uint8_t *)w->p + w->pos;
+    const taken *t = k ? &l->st[k - 1] : NULL;
+    left b = {.ent = ENT_SYM, .free = true};
+    uint32_t late = ASH_NO_PREFIX;
+    if (t) {
+        b.ent = t->ent;
+        b.start = t->start & ~SKIPPED;
+        b.odd = t->ent == ENT_SYM || last_of(l, t->ent) == ASH_TI_ODD;
+        b.room = t->ent == ENT_SYM ? 0 : ash_prefix_len(x, t->longest) - ash_prefix_len(x, t->ent);
+        /* at a place where no token has these bytes side by side, everything stands */
+        b.free = spm && !(l->v->joins[(s[-1] * 256u + s[0]) >> 3] >> (s[0] & 7) & 1);
+    }
+    for (; e != ASH_NO_PREFIX && (e = standing(l, spm, w, &b, e)) != ASH_NO_PREFIX; e = ash_prefix_parent(x, e, s[0])) {
+        uint32_t end = w->pos + ash_prefix_len(x, e);
+        w->work++;
+        if (is_dead(l, w->n, end)) continue;
+        if (!skipped || !doomed(l, w, e, end)) return e;
+        if (late == ASH_NO_PREFIX) late = e;
+        *skipped = SKIPPED;
+    }
+    if (late != ASH_NO_PREFIX) return late;
     /* a symbol that is no entry; in BPE one without a token merges with nothing */
     int32_t id;
     uint32_t len = ash_first_symbol(l->v, spm, w->p + w->pos, w->p + w->n, &id);
     if ((id >= 0 && (spm || x->ent[s[0]].id == id)) || is_dead(l, w->n, w->pos + len)) return ASH_NO_PREFIX;
-    if (!free && (spm || id >= 0) && !stands_odd(l, w->p, before.start, w->pos, w->pos + len)) return ASH_NO_PREFIX;
+    if (!b.free && (spm || id >= 0) && !stands_odd(l, w->p, b.start, w->pos, w->pos + len)) return ASH_NO_PREFIX;
     return ENT_SYM;
 }
 
@@ -244,49 +293,37 @@ static inline int walk(ash_long *l, const bool spm, const char *p, uint32_t n, s
     const uint64_t most = 32 * (uint64_t)n + 65536;
     word w = {p, n, 0, 0, spm};
     size_t k = 0;
-    uint32_t prev = ENT_SYM, top = 0;
+    uint32_t prev = ENT_SYM;
     while (w.pos < n) {
-        uint32_t e = ash_prefix_longest(x, l->v, p + w.pos, n - w.pos, &w.work);
-        uint64_t key = 0, *memo = NULL;
-        top = e == ASH_NO_PREFIX ? 0 : ash_prefix_len(x, e);
-        if (e != ASH_NO_PREFIX) __builtin_prefetch(&x->ent[e]);
-        if (ASH_LIKELY(prev != ENT_SYM && e != ASH_NO_PREFIX && l->seams)) {
-            key = both(prev, e);
-            memo = place(l->seams, SEAMS, key);
-            if (*memo >> VAL_BITS == key) {
-                uint32_t c = *memo & NOTHING, end = w.pos + top;
-                memo = NULL;
-                if (ASH_LIKELY(c == e)) { /* in this way the next place does not wait for what comes out of the table */
-                    if (ASH_LIKELY(!is_dead(l, n, end))) {
-                        if (!push(l, k++, (taken){w.pos, prev = e, top})) return -1;
-                        w.pos = end;
-                        continue;
-                    }
-                } else if (c != NOTHING) {
-                    end = w.pos + ash_prefix_len(x, c);
-                    if (ASH_LIKELY(!is_dead(l, n, end))) {
-                        if (!push(l, k++, (taken){w.pos, prev = c, top})) return -1;
-                        w.pos = end;
-                        continue;
-                    }
+        uint32_t e = ash_prefix_longest(x, l->v, p + w.pos, n - w.pos, &w.work), top = e, skipped = 0;
+        if (ASH_LIKELY(prev != ENT_SYM && e != ASH_NO_PREFIX && l->seams)) { /* mostly that is all */
+            const uint64_t key = both(prev, e), m = *place(l->seams, SEAMS, key);
+            __builtin_prefetch(&x->ent[e]);
+            if (m >> VAL_BITS == key && (m & NOTHING) != NOTHING) {
+                /* if it is the longest, the next place does not wait for what comes out of the table */
+                uint32_t c = ASH_LIKELY((m & NOTHING) == e) ? e : (uint32_t)(m & NOTHING), end = w.pos + ash_prefix_len(x, c);
+                if (ASH_LIKELY(!is_dead(l, n, end) && !doomed(l, &w, c, end))) {
+                    if (!push(l, k++, (taken){w.pos, prev = c, top})) return -1;
+                    w.pos = end;
+                    continue;
                 }
-                e = c == NOTHING ? ASH_NO_PREFIX : ash_prefix_parent(x, c, (uint8_t)p[w.pos]);
             }
         }
-        e = choose(l, spm, &w, k, e, key, memo);
+        e = choose(l, spm, &w, k, e, &skipped);
         while (e == ASH_NO_PREFIX && !l->oom) {      /* back: nothing fits here */
             if (k == 0 || ++w.work > most) return 0; /* the first cannot be: the word's encoding is such a sequence */
             if (!mark_dead(l, n, w.pos)) return -1;
             k--;
-            w.pos = l->st[k].start;
-            top = l->st[k].longest;
-            e = l->st[k].ent;
-            if (e == ENT_SYM)
+            const taken t = l->st[k];
+            w.pos = t.start & ~SKIPPED;
+            top = t.longest;
+            if (t.ent == ENT_SYM)
                 e = ASH_NO_PREFIX;
-            else
-                e = choose(l, spm, &w, k, ash_prefix_parent(x, e, (uint8_t)p[w.pos]), 0, NULL);
+            else /* what was tried is dead now; after this nothing is skipped */
+                e = choose(l, spm, &w, k, t.start & SKIPPED ? top : ash_prefix_parent(x, t.ent, (uint8_t)p[w.pos]), NULL);
+            skipped = t.start & SKIPPED;
         }
-        if (l->oom || !push(l, k++, (taken){w.pos, prev = e, top})) return -1;
+        if (l->oom || !push(l, k++, (taken){w.pos | skipped, prev = e, top})) return -1;
         if (w.work > most) return 0;
         int32_t id;
         w.pos += e == ENT_SYM ? ash_first_symbol(l->v, spm, p + w.pos, p + n, &id) : ash_prefix_len(x, e);
@@ -313,12 +350,13 @@ bool ash_long_merge(ash_long *l, const char *p, uint32_t n, ash_tokvec *out) {
     if (out->cap - out->n < k && !ash_tokvec_grow(out, k)) return false;
     for (size_t i = 0; i < k; i++) {
         const taken *t = &l->st[i];
-        int32_t id;
         if (ASH_LIKELY(t->ent != ENT_SYM))
             ash_tokvec_add(out, l->x->ent[t->ent].id);
         else {
-            uint32_t len = ash_first_symbol(l->v, spm, p + t->start, p + n, &id);
-            ash_emit(l->v, spm, p + t->start, len, id, out);
+            int32_t id;
+            const char *s = p + (t->start & ~SKIPPED);
+            uint32_t len = ash_first_symbol(l->v, spm, s, p + n, &id);
+            ash_emit(l->v, spm, s, len, id, out);
         }
     }
     return !out->oom;

@@ -102,7 +102,8 @@ static bool fill(ash_prefix_index *x, const ash_vocab *v) {
     x->key = ash_alloc(total * sizeof *x->key);
     x->link = ash_alloc(total * sizeof *x->link);
     x->ent = ash_calloc(total, sizeof *x->ent);
-    bool ok = t && tmp && at && x->third && x->key && x->link && x->ent;
+    x->edge = ash_calloc(total, sizeof *x->edge);
+    bool ok = t && tmp && at && x->third && x->key && x->link && x->ent && x->edge;
     if (!ok) goto done;
     for (int i = 0; i < 256; i++) {
         x->key[i] = 0;
@@ -160,6 +161,7 @@ static void index_free(ash_prefix_index *x) {
     ash_free(x->key);
     ash_free(x->link);
     ash_free(x->ent);
+    ash_free(x->edge);
     ash_free(x);
 }
 

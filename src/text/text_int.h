@@ -18,8 +18,9 @@
  * merges by rank, byte fallback ("gemma4"). WPM: WordPiece ("bert"). UGM: unigram, the likeliest split ("t5"). */
 typedef enum { ASH_VK_BPE, ASH_VK_SPM, ASH_VK_CPE, ASH_VK_WPM, ASH_VK_UGM } ash_vocab_kind;
 
-/* id -1: free. `off` into `raw`; length (at most 255) << 24 | rank of its score (SPM): what a lookup needs, in one place. */
-typedef struct { uint32_t hash; int32_t id; uint32_t off, len_rank; } ash_raw_slot;
+/* id -1: free. key: up to eight bytes themselves, or else offset into `raw` << 32 | hash; length (at most 255) << 24 | rank of its
+ * score (SPM): what a lookup needs, in one place. */
+typedef struct { uint64_t key; int32_t id; uint32_t len_rank; } ash_raw_slot;
 typedef struct { uint64_t key; uint32_t rank; int32_t id; } ash_merge_slot; /* key: left << 32 | right; rank ~0: free */
 
 typedef struct { uint32_t key; int32_t id; } ash_pair2; /* id -1: nothing */
@@ -91,7 +92,8 @@ ash_status ash_nfc(ash_buf *out, const char *p, size_t n, ash_error *err);
 bool ash_nfc_needed(const char *p, size_t n); /* false: certainly normalised already */
 
 /* ---- vocabulary (vocab.c, vocab_index.c) ---- */
-static inline uint32_t ash_raw_hash(const char *p, size_t n) {
+/* *word: the last of what is hashed; of up to eight bytes, no others of the same number have the same. */
+static inline uint32_t ash_raw_hash(const char *p, size_t n, uint64_t *word) {
     uint64_t h = n * 0x9e3779b97f4a7c15u, w = 0;
     if (n >= 8) { /* the last step overlaps the one before */
         const char *last = p + n - 8;
@@ -110,19 +112,33 @@ static inline uint32_t ash_raw_hash(const char *p, size_t n) {
         const uint8_t *u = (const uint8_t *)p;
         w = u[0] | (uint32_t)u[n / 2] << 8 | (uint32_t)u[n - 1] << 16;
     }
+    *word = w;
     h = (h ^ w) * 0x94d049bb133111ebu;
     h ^= h >> 29;
     h *= 0xbf58476d1ce4e5b9u;
     return (uint32_t)(h >> 32);
 }
-const ash_raw_slot *ash_vocab_raw_slot(const ash_vocab *v, const char *p, size_t n); /* NULL: no such token */
-static inline int32_t ash_vocab_raw_find(const ash_vocab *v, const char *p, size_t n) {
-    const ash_raw_slot *s = ash_vocab_raw_slot(v, p, n);
-    return s ? s->id : -1;
-}
 static inline bool ash_maybe(const ash_vocab *v, uint32_t h) {
     uint32_t i = h >> v->maybe_shift;
     return v->maybe[i >> 6] >> (i & 63) & 1;
+}
+/* NULL: no such token. The second for more than eight bytes, of hash h. */
+const ash_raw_slot *ash_vocab_raw_slot_long(const ash_vocab *v, const char *p, size_t n, uint32_t h);
+static inline const ash_raw_slot *ash_vocab_raw_slot(const ash_vocab *v, const char *p, size_t n) {
+    if (n > v->max_raw) return NULL;
+    uint64_t w;
+    uint32_t h = ash_raw_hash(p, n, &w);
+    if (!v->merges && v->maybe && !ash_maybe(v, h)) return NULL;
+    if (n > 8) return ash_vocab_raw_slot_long(v, p, n, h);
+    for (uint32_t i = h & v->slot_mask;; i = (i + 1) & v->slot_mask) {
+        const ash_raw_slot *s = &v->slots[i];
+        if (s->id < 0) return NULL;
+        if (s->key == w && s->len_rank >> 24 == n) return s;
+    }
+}
+static inline int32_t ash_vocab_raw_find(const ash_vocab *v, const char *p, size_t n) {
+    const ash_raw_slot *s = ash_vocab_raw_slot(v, p, n);
+    return s ? s->id : -1;
 }
 static inline uint32_t ash_merge_hash(uint64_t key) { return (uint32_t)((key ^ key >> 29) * 0x9e3779b97f4a7c15u >> 32); }
 static inline bool ash_merge_find(const ash_vocab *v, int32_t a, int32_t b, uint32_t *rank, int32_t *id) {

@@ -62,27 +62,26 @@ static int byte_token(ash_str s) {
 /* ---- raw bytes -> id ---- */
 static ash_str raw_str(const ash_vocab *v, int32_t t) { return (ash_str){v->raw + v->raw_off[t], v->raw_off[t + 1] - v->raw_off[t]}; }
 
-const ash_raw_slot *ash_vocab_raw_slot(const ash_vocab *v, const char *p, size_t n) {
-    if (n > v->max_raw) return NULL;
-    uint32_t h = ash_raw_hash(p, n);
-    if (!v->merges && v->maybe && !ash_maybe(v, h)) return NULL;
+const ash_raw_slot *ash_vocab_raw_slot_long(const ash_vocab *v, const char *p, size_t n, uint32_t h) {
     for (uint32_t i = h & v->slot_mask;; i = (i + 1) & v->slot_mask) {
         const ash_raw_slot *s = &v->slots[i];
         if (s->id < 0) return NULL;
-        if (s->hash != h || s->len_rank >> 24 != ASH_MIN(n, (size_t)255) || (n >= 255 && raw_str(v, s->id).n != n)) continue;
-        if (memcmp(v->raw + s->off, p, n) == 0) return s;
+        if ((uint32_t)s->key != h || s->len_rank >> 24 != ASH_MIN(n, (size_t)255) || (n >= 255 && raw_str(v, s->id).n != n)) continue;
+        if (memcmp(v->raw + (s->key >> 32), p, n) == 0) return s;
     }
 }
 
 static void raw_insert(ash_vocab *v, int32_t t) {
     ash_str r = raw_str(v, t);
-    uint32_t h = ash_raw_hash(r.p, r.n), i = h & v->slot_mask;
+    uint64_t w;
+    uint32_t h = ash_raw_hash(r.p, r.n, &w), i = h & v->slot_mask;
+    const uint64_t key = r.n > 8 ? (uint64_t)v->raw_off[t] << 32 | h : w;
     for (; v->slots[i].id >= 0; i = (i + 1) & v->slot_mask)
-        if (v->slots[i].hash == h) {
+        if (r.n > 8 ? (uint32_t)v->slots[i].key == h : v->slots[i].key == key) {
             ash_str o = raw_str(v, v->slots[i].id);
             if (o.n == r.n && memcmp(o.p, r.p, r.n) == 0) break; /* twice the same: the last one counts */
         }
-    v->slots[i] = (ash_raw_slot){h, t, v->raw_off[t], (uint32_t)ASH_MIN(r.n, (size_t)255) << 24};
+    v->slots[i] = (ash_raw_slot){key, t, (uint32_t)ASH_MIN(r.n, (size_t)255) << 24};
 }
 
 /* Tokens that merging may produce. CONTROL never: text must not turn into control tokens unasked. */
@@ -265,8 +264,11 @@ static ash_status build_maybe(ash_vocab *v, ash_error *err) {
     if (!m) return ash_fail(err, ASH_E_NOMEM, "out of memory for a vocabulary");
     for (uint32_t i = 0; i < size; i++) {
         bool used = v->merges ? v->merges[i].rank != UINT32_MAX : v->slots[i].id >= 0;
-        uint32_t h = v->merges ? ash_merge_hash(v->merges[i].key) : v->slots[i].hash;
-        if (used) m[h >> v->maybe_shift >> 6] |= 1ull << (h >> v->maybe_shift & 63);
+        if (!used) continue;
+        uint64_t w;
+        ash_str r = v->merges ? (ash_str){0} : raw_str(v, v->slots[i].id);
+        uint32_t h = v->merges ? ash_merge_hash(v->merges[i].key) : ash_raw_hash(r.p, r.n, &w);
+        m[h >> v->maybe_shift >> 6] |= 1ull << (h >> v->maybe_shift & 63);
     }
     v->maybe = m;
     return ASH_OK;

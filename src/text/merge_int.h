@@ -90,6 +90,11 @@ static inline uint32_t ash_two(uint8_t c, uint8_t d) { return ((uint32_t)c * 5 +
  * whose third byte is c: [lo + s[c], lo + s[c + 1]), s = third + sub; the token of just the two bytes counts as c = 0. */
 typedef struct { uint32_t lo, sub; } ash_prefix_first;
 enum { ASH_PREFIX_MANY = 8, ASH_PREFIX_THIRD = 257 };
+/* Two small tables in one that remember, each word an answer: two entries and what came of them, of 19, 19 and 26 bits, all
+ * inverted. An index of more entries does without.
+ *  - seams: after entry a, of entry e and its prefixes: the first that stands beside a, or NOTHING.
+ *  - pairs: key + 1 of what two entries make, or NOTHING. */
+enum { ASH_SEAMS = 1 << 16, ASH_PAIRS = 1 << 14, ASH_MEMO_ENT = 19, ASH_MEMO_VAL = 64 - 2 * ASH_MEMO_ENT };
 typedef struct ash_prefix_index {
     ash_prefix_first first[65537];
     uint16_t *third;       /* [ASH_PREFIX_THIRD] each, the first one unused */
@@ -98,6 +103,7 @@ typedef struct ash_prefix_index {
     uint32_t *link;        /* length (at most 255) << 24 | how many places before it its longest prefix stands, 0: the one byte */
     ash_prefix_ent *ent;
     _Atomic uint32_t *edge; /* found out with `last`: key of the merge that ends its last symbol + 1; 0: not known */
+    _Atomic uint64_t *memo; /* merge_long.c's, zeros at first, or NULL; any thread writes, always the same under the same key */
     bool odd;              /* SPM: a token is no UTF-8, so symbols could be cut */
 } ash_prefix_index;
 static inline uint32_t ash_prefix_len(const ash_prefix_index *x, uint32_t e) {

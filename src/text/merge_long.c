@@ -18,13 +18,7 @@
  * answer is kept in a small table. */
 #include "text/merge_int.h"
 
-/* Two small tables that remember, each one word an answer: two entries and what came of them, of 19, 19 and
- * 26 bits. An index of more entries does without.
- *  - seams: after entry a, where e is the longest that fits by its bytes: the first of e's chain that stands
- *    beside a, or NOTHING.
- *  - pairs: key + 1 of what two entries make, or NOTHING. */
-enum { SEAMS = 1 << 16, PAIRS = 1 << 14, ENT_BITS = 19, VAL_BITS = 64 - 2 * ENT_BITS };
-#define NOTHING ((1u << VAL_BITS) - 1)
+#define NOTHING ((1u << ASH_MEMO_VAL) - 1)
 #define ENT_SYM (UINT32_MAX - 1) /* in place of an entry: the first symbol, which is none */
 
 /* longest: the longest entry that begins there; start: | SKIPPED if one that is longer than ent and stands was not tried. */
@@ -34,7 +28,6 @@ typedef struct { uint32_t start, ent, longest; } taken;
 struct ash_long {
     const ash_vocab *v;
     const ash_prefix_index *x;
-    uint64_t *seams, *pairs; /* [SEAMS], [PAIRS], or NULL */
     uint64_t *dead;          /* bit per byte: nothing fits from here on */
     size_t n_dead;
     taken *st;
@@ -49,22 +42,13 @@ ash_long *ash_long_new(const ash_vocab *v) {
     if (!l) return NULL;
     l->v = v;
     l->x = ash_prefix_index_get(v);
-    bool memo = l->x && l->x->n < 1u << ENT_BITS;
-    if (memo) l->seams = ash_alloc((SEAMS + PAIRS) * sizeof *l->seams);
-    if (!l->x || (memo && !l->seams)) {
-        ash_long_free(l);
-        return NULL;
-    }
-    if (memo) {
-        memset(l->seams, 0xff, (SEAMS + PAIRS) * sizeof *l->seams);
-        l->pairs = l->seams + SEAMS;
-    }
-    return l;
+    if (l->x) return l;
+    ash_long_free(l);
+    return NULL;
 }
 
 void ash_long_free(ash_long *l) {
     if (!l) return;
-    ash_free(l->seams);
     ash_free(l->dead);
     ash_free(l->st);
     ash_free(l->tmp.p);
@@ -87,8 +71,12 @@ static bool encode(ash_long *l, const char *p, uint32_t start, uint32_t n) {
     return true;
 }
 
-static inline uint64_t both(uint32_t a, uint32_t b) { return (uint64_t)a << ENT_BITS | b; }
-static inline uint64_t *place(uint64_t *t, uint32_t size, uint64_t both) { return &t[(both * 0x9e3779b97f4a7c15u) >> 40 & (size - 1)]; }
+static inline uint64_t both(uint32_t a, uint32_t b) { return (uint64_t)a << ASH_MEMO_ENT | b; }
+static inline uint32_t place(uint64_t both, uint32_t size) { return (uint32_t)((both * 0x9e3779b97f4a7c15u) >> 40) & (size - 1); }
+static inline uint64_t memo_get(_Atomic uint64_t *m) { return ~atomic_load_explicit(m, memory_order_relaxed); }
+static inline void memo_set(_Atomic uint64_t *m, uint64_t both, uint32_t val) {
+    atomic_store_explicit(m, ~(both << ASH_MEMO_VAL | val), memory_order_relaxed);
+}
 
 /* ---- how a token comes about ---- */
 static uint32_t entry_of(const ash_long *l, int32_t id) {
@@ -145,12 +133,14 @@ static bool stands_odd(ash_long *l, const char *p, uint32_t start, uint32_t seam
 static inline uint32_t pair_key(ash_long *l, const bool spm, const char *p, uint32_t seam, uint32_t x, uint32_t nx, uint32_t y,
                                 uint32_t ny) {
     const ash_prefix_ent *ent = l->x->ent;
-    uint64_t xy = both(x, y), *m = l->pairs ? place(l->pairs, PAIRS, xy) : NULL;
-    if (m && *m >> VAL_BITS == xy) return *m & NOTHING;
+    const uint64_t xy = both(x, y);
+    _Atomic uint64_t *at = l->x->memo ? &l->x->memo[ASH_SEAMS + place(xy, ASH_PAIRS)] : NULL;
+    const uint64_t m = at ? memo_get(at) : 0;
+    if (at && m >> ASH_MEMO_VAL == xy) return m & NOTHING;
     uint32_t key;
     int32_t id;
     key = ash_pair_make(l->v, spm, p, seam - nx, nx, ent[x].id, ny, ent[y].id, &key, &id) ? key + 1 : NOTHING;
-    if (m) *m = xy << VAL_BITS | key;
+    if (at) memo_set(at, xy, key);
     return key;
 }
 
@@ -238,8 +228,10 @@ typedef struct {
 static inline uint32_t standing(ash_long *l, const bool spm, word *w, const left *b, uint32_t e) {
     const ash_prefix_index *x = l->x;
     const uint8_t c = (uint8_t)w->p[w->pos];
-    uint64_t key = both(b->ent, e), *memo = b->ent != ENT_SYM && l->seams ? place(l->seams, SEAMS, key) : NULL;
-    if (memo && *memo >> VAL_BITS == key) return (*memo & NOTHING) == NOTHING ? ASH_NO_PREFIX : (uint32_t)(*memo & NOTHING);
+    const uint64_t key = both(b->ent, e);
+    _Atomic uint64_t *at = b->ent != ENT_SYM && x->memo ? &x->memo[place(key, ASH_SEAMS)] : NULL;
+    const uint64_t m = at ? memo_get(at) : 0;
+    if (at && m >> ASH_MEMO_VAL == key) return (m & NOTHING) == NOTHING ? ASH_NO_PREFIX : (uint32_t)(m & NOTHING);
     for (; e != ASH_NO_PREFIX; e = ash_prefix_parent(x, e, c)) {
         uint32_t last = last_of(l, e);
         w->work++;
@@ -249,7 +241,7 @@ static inline uint32_t standing(ash_long *l, const bool spm, word *w, const left
                                          : stands(l, spm, w->p, w->pos, b->ent, e, b->room))
             break;
     }
-    if (memo && !l->oom) *memo = key << VAL_BITS | (e == ASH_NO_PREFIX ? NOTHING : e);
+    if (at && !l->oom) memo_set(at, key, e == ASH_NO_PREFIX ? NOTHING : e);
     return e;
 }
 
@@ -296,10 +288,10 @@ static inline int walk(ash_long *l, const bool spm, const char *p, uint32_t n, s
     uint32_t prev = ENT_SYM;
     while (w.pos < n) {
         uint32_t e = ash_prefix_longest(x, l->v, p + w.pos, n - w.pos, &w.work), top = e, skipped = 0;
-        if (ASH_LIKELY(prev != ENT_SYM && e != ASH_NO_PREFIX && l->seams)) { /* mostly that is all */
-            const uint64_t key = both(prev, e), m = *place(l->seams, SEAMS, key);
+        if (ASH_LIKELY(prev != ENT_SYM && e != ASH_NO_PREFIX && x->memo)) { /* mostly that is all */
+            const uint64_t key = both(prev, e), m = memo_get(&x->memo[place(key, ASH_SEAMS)]);
             __builtin_prefetch(&x->ent[e]);
-            if (m >> VAL_BITS == key && (m & NOTHING) != NOTHING) {
+            if (m >> ASH_MEMO_VAL == key && (m & NOTHING) != NOTHING) {
                 /* if it is the longest, the next place does not wait for what comes out of the table */
                 uint32_t c = ASH_LIKELY((m & NOTHING) == e) ? e : (uint32_t)(m & NOTHING), end = w.pos + ash_prefix_len(x, c);
                 if (ASH_LIKELY(!is_dead(l, n, end) && !doomed(l, &w, c, end))) {

@@ -103,7 +103,9 @@ static bool fill(ash_prefix_index *x, const ash_vocab *v) {
     x->link = ash_alloc(total * sizeof *x->link);
     x->ent = ash_calloc(total, sizeof *x->ent);
     x->edge = ash_calloc(total, sizeof *x->edge);
-    bool ok = t && tmp && at && x->third && x->key && x->link && x->ent && x->edge;
+    bool memo = total < 1u << ASH_MEMO_ENT;
+    if (memo) x->memo = ash_calloc(ASH_SEAMS + ASH_PAIRS, sizeof *x->memo);
+    bool ok = t && tmp && at && (x->memo || !memo) && x->third && x->key && x->link && x->ent && x->edge;
     if (!ok) goto done;
     for (int i = 0; i < 256; i++) {
         x->key[i] = 0;
@@ -162,6 +164,7 @@ static void index_free(ash_prefix_index *x) {
     ash_free(x->link);
     ash_free(x->ent);
     ash_free(x->edge);
+    ash_free(x->memo);
     ash_free(x);
 }
 

@@ -7,7 +7,9 @@
  * too. It follows that tokens whose own bytes encode to themselves, and of which all neighbours stand
  * side by side in this sense, are the encoding of their joined bytes, and there is one such sequence only.
  * It is found by taking the longest token that fits behind the last one, and going back where none does.
- * The encoding of a prefix is unique, too, so a place that was left that way is never tried again.
+ * The encoding of a prefix is unique, too, so a place that was left that way is never tried again. As there is
+ * one such sequence only, any order of trying finds it: tokens whose last symbol will probably merge with what
+ * follows come last.
  *
  * Do A and B stand? With their symbols' merges in order (a token's merges do not depend on its
  * neighbours), the pair at the seam is a.b, a from A's right edge, b from B's left edge. If each token's
@@ -15,7 +17,7 @@
  * seam merges exactly if its key is better than that of the merge which ends it. So: go back in time from
  * (A, B), undoing the later of the two tokens' last merges at the edge, and look up one pair a step.
  * Tokens for which that does not hold ("odd") are encoded together with their neighbour. Either way the
- * answer is kept in a small table. */
+ * answer is kept in a small table, with the vocabulary. */
 #include "text/merge_int.h"
 
 #define NOTHING ((1u << ASH_MEMO_VAL) - 1)

@@ -25,7 +25,7 @@ bool ash_kv_type_parse(const char *s, ash_kv_type *t) {
 static ash_keys_form form_of(ash_kv_type t, bool v) {
     switch (t) {
     case ASH_KV_F32: return ASH_KEYS_F32;
-    case ASH_KV_Q8_0: return ASH_KEYS_Q8;
+    case ASH_KV_Q8_0: return v ? ASH_KEYS_V8 : ASH_KEYS_K8;
     case ASH_KV_Q4_0: return v ? ASH_KEYS_V4 : ASH_KEYS_K4;
     default: return ASH_KEYS_F16;
     }

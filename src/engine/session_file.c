@@ -4,7 +4,7 @@
 #include "model/adapter.h"
 
 #define MAGIC "ASHSESS1"
-enum { VERSION = 1, HEAD_BYTES = 8 + 6 * 4 + 5 * 8, KEEP_SNAPS = 4 };
+enum { VERSION = 2, HEAD_BYTES = 8 + 6 * 4 + 5 * 8, KEEP_SNAPS = 4 };
 
 static void put32(uint8_t **p, uint32_t v) {
     for (int i = 0; i < 4; i++) *(*p)++ = (uint8_t)(v >> (8 * i));

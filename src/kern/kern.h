@@ -90,9 +90,12 @@ typedef void (*ash_pv_fn)(const float *p, const void *v, int64_t ldv, int n_keys
 typedef void (*ash_qkm_fn)(const float *q, int64_t ldq, int n_q, const void *k, int64_t ldk, int n_keys, int hd, float scale, float *s,
                            int64_t lds);
 typedef void (*ash_pvm_fn)(const float *p, int64_t ldp, int n_q, const void *v, int64_t ldv, int n_keys, int hd, float *out, int64_t ldo);
-/* 4-bit blocks of the KV cache, kv_block.h: encode 32 tokens of hd floats; decode tokens [t0, t0 + n). */
+/* Blocks of the KV cache, kv_block.h: encode 32 tokens of hd floats; keys as f32 panels of 16 tokens (hd * 16 floats each), from
+ * the first of consecutive blocks on; dimensions [d0, d0 + nd), d0 a multiple of 32, nd rounded up to one, of n consecutive tokens'
+ * values from row `v` on. */
 typedef void (*ash_kvenc_fn)(const float *x, int64_t ldx, int hd, uint8_t *block);
-typedef void (*ash_kvdec_fn)(const uint8_t *block, int hd, int t0, int n, float *y, int64_t ldy);
+typedef void (*ash_kvpanel_fn)(const uint8_t *block, int hd, int n_panels, float *panels);
+typedef void (*ash_kvrows_fn)(const uint8_t *v, int hd, int d0, int nd, int n, float *y, int64_t ldy);
 /* In place: s -> exp(s - max) / sum, over n; returns nothing. Order of the sum is fixed by n only. */
 typedef void (*ash_softmax_fn)(float *s, int n);
 typedef void (*ash_softcap_fn)(float *s, int64_t n, float cap);                         /* s = cap * tanh(s / cap) */
@@ -153,15 +156,21 @@ void ash_mm_quant8(const ash_kern *k, ash_pool *pool, const float *x, int64_t ld
 /* Attention of n_q query tokens on one KV head, for its whole group of query heads (attn.c). Every value
  * is what qk, softcap, softmax and pv give for that token and head alone, bit for bit, whatever n_q, the
  * split into runs, or other tokens' ranges. Keys are numbered through the runs, oldest first; quantized ones are
- * decoded to floats first. */
+ * decoded to floats first. Runs of blocks hold whole blocks and start at multiples of 32 in that numbering. */
 /* A run of keys or values of one KV head. */
-typedef enum { ASH_KEYS_F32, ASH_KEYS_F16, ASH_KEYS_Q8, ASH_KEYS_K4, ASH_KEYS_V4 /* blocks of 32 tokens: kv_block.h */ } ash_keys_form;
+typedef enum {
+    ASH_KEYS_F32,
+    ASH_KEYS_F16,
+    ASH_KEYS_K8, /* blocks of 32 tokens: kv_block.h */
+    ASH_KEYS_V8,
+    ASH_KEYS_K4,
+    ASH_KEYS_V4
+} ash_keys_form;
 typedef struct {
     ash_keys_form form;
-    const void *p;           /* the first key, or the block it is in */
-    int64_t ld;              /* elements from key to key; blocks: bytes from block to block */
+    const void *p;           /* the first key or block */
+    int64_t ld;              /* plain: elements from key to key */
     int n;
-    int skip;                /* blocks: keys of the first block that come before */
 } ash_keys;
 
 #define ASH_ATTN_RUNS 8
@@ -182,6 +191,21 @@ typedef struct {
 size_t ash_attn_scratch_bytes(int hd, int group, int n_keys);
 /* scratch: 64-byte aligned, of one thread. No allocation. q is multiplied by `scale` before the scores are summed. */
 void ash_attn_run(const ash_kern *k, const ash_attn *a, void *scratch);
+
+/* The same in three steps whose parts may run on different threads, for n_q * group <= ASH_ATTN_ROWS rows: scores of all keys in
+ * parts [j0, j1), cut at multiples of 32; weights of every row; outputs in parts of dimensions, cut at multiples of 32. */
+#define ASH_ATTN_ROWS 96
+typedef struct {
+    int base, end;           /* keys that have a column in s */
+    size_t pitch;            /* floats from row to row; row: token * group + head */
+    float *s;                /* the caller's */
+} ash_attn_scores;
+ash_attn_scores ash_attn_shape(const ash_attn *a);                      /* all but s */
+/* Where in a thread's scratch the scores are that the steps below do not touch: ash_attn_scratch_bytes' group rows of n_keys. */
+float *ash_attn_shared(void *scratch, int hd, int group);
+void ash_attn_score(const ash_kern *k, const ash_attn *a, const ash_attn_scores *s, int j0, int j1, void *scratch);
+void ash_attn_weigh(const ash_kern *k, const ash_attn *a, const ash_attn_scores *s, int row);
+void ash_attn_sum(const ash_kern *k, const ash_attn *a, const ash_attn_scores *s, int d0, int d1, void *scratch);
 
 /* Whole matrix as f32 panels: ash_packed_floats(n_rows, K) floats, 64-byte aligned. Then kern->gemmf runs on it. */
 static inline size_t ash_packed_floats(int64_t n_rows, int K) { return (size_t)((n_rows + 15) / 16 * 16) * (size_t)K; }

@@ -35,8 +35,8 @@ static void one(const ash_kern *k, int hd, int group, int n_q, int n_keys, int w
     const int n0 = wrap ? wrap : n_keys;
     const ash_keys_form form = f16 ? ASH_KEYS_F16 : ASH_KEYS_F32;
     const size_t off = (size_t)n0 * (size_t)hd * es;
-    a.k[0] = (ash_keys){form, kp, hd, n0, 0}, a.k[1] = (ash_keys){form, kp + off, hd, n_keys - n0, 0};
-    a.v[0] = (ash_keys){form, vp, hd, n0, 0}, a.v[1] = (ash_keys){form, vp + off, hd, n_keys - n0, 0};
+    a.k[0] = (ash_keys){form, kp, hd, n0}, a.k[1] = (ash_keys){form, kp + off, hd, n_keys - n0};
+    a.v[0] = (ash_keys){form, vp, hd, n0}, a.v[1] = (ash_keys){form, vp + off, hd, n_keys - n0};
     size_t bytes = (ash_attn_scratch_bytes(hd, group, n_keys) + 63) / 64 * 64;
     void *scratch = aligned_alloc(64, bytes);
     ash_attn_run(k, &a, scratch);

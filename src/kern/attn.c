@@ -4,8 +4,9 @@
  * sees, soft-cap and softmax over what the row itself sees, zero elsewhere, then the weighted values:
  * each score is one fma chain over the head dimension, each output one over the row's keys (zero weights
  * change nothing), so neither the block nor the path below shows in the result. Few rows read plain K as
- * it lies (qkm); many rows turn K into panels, a chunk of keys at a time, and use gemmf. Keys in blocks become panels, values in
- * blocks rows of floats, a chunk that stays in the first-level cache at a time, once for all rows.
+ * it lies (qkm); many rows turn K into panels, a chunk of keys at a time, and use gemmf. Blocks are read as they lie for few rows
+ * (qk_k8, pv_v8 and so on); for many, keys become panels and values rows of floats, a chunk that stays in the first-level cache
+ * at a time.
  * Scores can be had in parts of the keys, outputs in parts of the head dimension: that is how threads share one token.
  */
 #include "kern/kv_block.h"
@@ -15,7 +16,8 @@
 #define CHUNK_FLOATS 8192   /* decoded floats at a time: 32 KiB */
 #define FEW_ROWS 12
 
-static size_t pitch_of(int n_keys) { return ((size_t)ASH_MAX(n_keys, 1) + 15) / 16 * 16; }
+/* whole blocks: their last keys may be beyond what is seen */
+static size_t pitch_of(int n_keys) { return ((size_t)ASH_MAX(n_keys, 1) + 31) / 32 * 32; }
 
 /* Floats of each part of the scratch. */
 static size_t rows_floats(int hd, int group) { return ((size_t)ASH_MAX(ASH_ATTN_ROWS, group) * (size_t)hd + 15) / 16 * 16; }
@@ -121,6 +123,13 @@ static void score_keys(const block *b, int j0, int j1) {
             qkm(b->q, hd, rows, key_at(r, first), r->ld, n, hd, 1.0f, b->s.s + at, (int64_t)b->s.pitch);
             continue;
         }
+        if (!plain(r) && rows < FEW_ROWS) {
+            ash_qkb_fn qkb = r->form == ASH_KEYS_K8 ? b->k->qk_k8 : b->k->qk_k4;
+            const int n_blocks = (n + ASH_KV_BLOCK - 1) / ASH_KV_BLOCK;
+            qkb(b->q, hd, rows, (const uint8_t *)r->p + (size_t)(first / ASH_KV_BLOCK) * ash_kv_block_bytes(r->form, hd), n_blocks, hd, b->s.s + at,
+                (int64_t)b->s.pitch);
+            continue;
+        }
         const int chunk = plain(r) ? CHUNK : chunk_of(hd);
         for (int c = 0; c < n; c += chunk) {
             const int cn = ASH_MIN(chunk, n - c);
@@ -158,6 +167,11 @@ static void sum_values(const block *b, int d0, int d1) {
         }
         const size_t row = ash_kv_block_bytes(r->form, hd) / ASH_KV_BLOCK;
         ash_kvrows_fn decode = r->form == ASH_KEYS_V8 ? b->k->v8_rows : b->k->v4_rows;
+        if (rows < FEW_ROWS) {
+            ash_pvb_fn pvb = r->form == ASH_KEYS_V8 ? b->k->pv_v8 : b->k->pv_v4;
+            pvb(s, (int64_t)b->s.pitch, rows, (const uint8_t *)r->p + (size_t)first * row, hd, d0, nd, n, b->out + d0, hd);
+            continue;
+        }
         const int chunk = chunk_of(width);
         for (int c = 0; c < n; c += chunk) {
             const int cn = ASH_MIN(chunk, n - c);

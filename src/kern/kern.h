@@ -96,6 +96,9 @@ typedef void (*ash_pvm_fn)(const float *p, int64_t ldp, int n_q, const void *v, 
 typedef void (*ash_kvenc_fn)(const float *x, int64_t ldx, int hd, uint8_t *block);
 typedef void (*ash_kvpanel_fn)(const uint8_t *block, int hd, int n_panels, float *panels);
 typedef void (*ash_kvrows_fn)(const uint8_t *v, int hd, int d0, int nd, int n, float *y, int64_t ldy);
+/* What qkm (scale 1) and pvm make of the decoded keys of n_blocks blocks, and of those dimensions of n tokens' values. */
+typedef void (*ash_qkb_fn)(const float *q, int64_t ldq, int n_q, const uint8_t *block, int n_blocks, int hd, float *s, int64_t lds);
+typedef void (*ash_pvb_fn)(const float *p, int64_t ldp, int n_q, const uint8_t *v, int hd, int d0, int nd, int n, float *out, int64_t ldo);
 /* In place: s -> exp(s - max) / sum, over n; returns nothing. Order of the sum is fixed by n only. */
 typedef void (*ash_softmax_fn)(float *s, int n);
 typedef void (*ash_softcap_fn)(float *s, int64_t n, float cap);                         /* s = cap * tanh(s / cap) */

@@ -72,6 +72,46 @@ static void blocks(void **st) {
             }
 }
 
+/* Scores and sums straight from two blocks equal the scalar reference's, and that is the chain over the decoded values. */
+static void fused(void **st) {
+    (void)st;
+    static const int hds[] = {8, 16, 20, 64, 80, 96, 256};
+    static const ash_keys_form forms[] = {ASH_KEYS_K8, ASH_KEYS_V8, ASH_KEYS_K4, ASH_KEYS_V4};
+    enum { N = 2 * ASH_KV_BLOCK, Q = 13 };
+    ash_rng_seed(&g_rng, 9);
+    const ash_kern *ref = ash_kern_get(ASH_CPU_SCALAR);
+    for (size_t h = 0; h < ASH_ARRAY_LEN(hds); h++)
+        for (size_t f = 0; f < ASH_ARRAY_LEN(forms); f++) {
+            const int hd = hds[h], hdp = ash_kv_padded(hd);
+            const bool keys = forms[f] == ASH_KEYS_K8 || forms[f] == ASH_KEYS_K4, four = forms[f] >= ASH_KEYS_K4;
+            const size_t bytes = ash_kv_block_bytes(forms[f], hd);
+            float *x = calloc((size_t)(N * hd), 4), *y = calloc((size_t)(N * hdp), 4), *q = calloc((size_t)(Q * 256), 4);
+            float *want = calloc(Q * 256, 4), *got = calloc(Q * 256, 4);
+            uint8_t *b = malloc(2 * bytes);
+            for (int i = 0; i < N * hd; i++) x[i] = rnd();
+            for (int i = 0; i < Q * 256; i++) q[i] = rnd();
+            for (int i = 0; i < 2; i++) {
+                ash_kv_encode(ref, forms[f], x + i * ASH_KV_BLOCK * hd, hd, hd, b + (size_t)i * bytes);
+                decode(ref, forms[f], b + (size_t)i * bytes, hd, y + i * ASH_KV_BLOCK * hdp);
+            }
+            for (int nq = 1; nq <= Q; nq++)
+                for (int l = 0; l < ASH_CPU_COUNT; l++) {
+                    const ash_kern *k = ash_kern_get((ash_cpu_level)l);
+                    for (int i = 0; i < Q * 256; i++) want[i] = got[i] = (float)(i % 7);
+                    if (keys) {
+                        ref->qkm_f32(q, 256, nq, y, hdp, N, hd, 1.0f, want, 256);
+                        (four ? k->qk_k4 : k->qk_k8)(q, 256, nq, b, 2, hd, got, 256);
+                    } else { /* tokens from 3 on, and only part of the dimensions where there are several */
+                        const int d0 = hd > 64 ? 32 : 0, nd = hd - d0 > 64 ? 64 : hd - d0;
+                        ref->pvm_f32(q, 256, nq, y + 3 * hdp + d0, hdp, N - 3, nd, want + d0, 256);
+                        (four ? k->pv_v4 : k->pv_v8)(q, 256, nq, b + 3 * (bytes / ASH_KV_BLOCK), hd, d0, nd, N - 3, got + d0, 256);
+                    }
+                    if (memcmp(want, got, Q * 256 * 4) != 0) fail_msg("form %d hd %d rows %d at %s", (int)forms[f], hd, nq, ash_cpu_level_name(k->level));
+                }
+            free(x), free(y), free(q), free(want), free(got), free(b);
+        }
+}
+
 static void rotation(void **st) {
     (void)st;
     ash_rng_seed(&g_rng, 2);
@@ -346,7 +386,7 @@ static void refused(void **st) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(blocks),        cmocka_unit_test(rotation), cmocka_unit_test(chunking),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(blocks),        cmocka_unit_test(fused), cmocka_unit_test(rotation), cmocka_unit_test(chunking),
                                        cmocka_unit_test(edit_scripts),  cmocka_unit_test(errors),   cmocka_unit_test(names),
                                        cmocka_unit_test(session_files), cmocka_unit_test(refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -343,6 +343,97 @@ static void session_files(void **st) {
     unlink(file);
 }
 
+/* ---- replay: what is computed again ---- */
+typedef struct {
+    ash_model *m;
+    const char *name;
+    bool windows, quantized;
+    size_t part;            /* tokens of a question, and of an answer: more than rings and tails hold */
+    size_t marks[16];
+    int n_marks;
+} talk;
+
+static ash_session *talk_session(const talk *k, ash_kv_type kt, ash_kv_type vt, uint32_t batch) {
+    return g_session(k->m, (ash_session_opts){.n_ctx = (uint32_t)(9 * k->part), .n_batch = batch, .n_threads = 0, .precision = ASH_PREC_FAST, .cpu_level = -1,
+                                              .cache_k = kt, .cache_v = vt});
+}
+
+/* Where a timeline of n tokens, of which `same` are known but lie further back than rings and tails reach, must be taken up:
+ * nothing dropped them where there are no windows, else the last mark; with quantized blocks at a multiple of 64. */
+static size_t take_up(talk *k, size_t same, size_t n) {
+    const size_t limit = ASH_MIN(same, n - 1);
+    while (k->n_marks && k->marks[k->n_marks - 1] > same) k->n_marks--; /* of another future */
+    if (!k->windows) return k->quantized ? limit / ASH_KV_SPAN * ASH_KV_SPAN : limit;
+    for (int i = k->n_marks; i-- > 0;) {
+        const size_t at = k->quantized ? k->marks[i] / ASH_KV_SPAN * ASH_KV_SPAN : k->marks[i];
+        if (at <= limit + !k->quantized) return ASH_MIN(at, limit);
+    }
+    return 0;
+}
+
+static void go(talk *k, ash_session *s, const ash_token *t, size_t n, size_t want) {
+    ash_error err = {0};
+    size_t reused;
+    sync_ok(s, t, n, &reused);
+    if (reused != want) fail_msg("%s: %zu tokens of %zu computed, not %zu", k->name, n - reused, n, n - want);
+    k->marks[k->n_marks++] = n;
+    assert_int_equal(ash_session_mark(s, &err), ASH_OK);
+}
+
+static void one_talk(talk *k, ash_kv_type kt, ash_kv_type vt) {
+    const char *file = "test-kv-replay.session";
+    const size_t part = k->part;
+    const uint32_t V = (uint32_t)ash_model_n_vocab(k->m);
+    ash_error err = {0};
+    ash_token *t = malloc(9 * part * sizeof *t);
+    for (size_t i = 0; i < 9 * part; i++) t[i] = (ash_token)ash_rng_below(&g_rng, V);
+    ash_session *s = talk_session(k, kt, vt, 32), *fresh;
+    k->quantized = kt >= ASH_KV_Q8_0 || vt >= ASH_KV_Q8_0;
+    k->n_marks = 0;
+    size_t n = 0;
+    for (int turn = 0; turn < 3; turn++, n += 2 * part) { /* appending: not one token twice */
+        go(k, s, t, n + part, n);
+        go(k, s, t, n + 2 * part, n + part);
+    }
+    assert_int_equal(ash_session_save(s, file, &err), ASH_OK);
+    ash_session_free(s);
+    s = talk_session(k, kt, vt, 64);
+    if (ash_session_load(s, file, &err) != ASH_OK) fail_msg("%s: %s", k->name, err.msg);
+    unlink(file);
+    if (k->n_marks > 4) memmove(k->marks, k->marks + k->n_marks - 4, 4 * sizeof *k->marks), k->n_marks = 4; /* a file keeps four */
+    go(k, s, t, n + part, n); /* nor after a restart */
+    /* the last answer again; its question edited in the middle; an early word of the one before */
+    go(k, s, t, n - part, take_up(k, n - part, n - part));
+    t[n - part - part / 2] ^= 1;
+    go(k, s, t, n + part, take_up(k, n - part - part / 2, n + part));
+    t[n - 3 * part + 5] ^= 1;
+    go(k, s, t, n, take_up(k, n - 3 * part + 5, n));
+    fresh = talk_session(k, kt, vt, 128);
+    sync_ok(fresh, t, n, NULL);
+    same_logits(s, fresh, k->m, k->name);
+    ash_session_free(s), ash_session_free(fresh);
+    free(t);
+}
+
+/* ASH_REPLAY_MODEL: a file to take instead of the tiny models (tests/long/replay.sh). */
+static void replay(void **st) {
+    (void)st;
+    static const char *const models[] = {"gemma3", "llama", "gemma4-e", "mistral-swa"};
+    static const ash_kv_type types[][2] = {{ASH_KV_F16, ASH_KV_F16}, {ASH_KV_Q8_0, ASH_KV_Q8_0}, {ASH_KV_Q4_0, ASH_KV_Q4_0}, {ASH_KV_F16, ASH_KV_Q4_0}};
+    const char *real = getenv("ASH_REPLAY_MODEL");
+    ash_error err = {0};
+    ash_rng_seed(&g_rng, 12);
+    for (size_t mi = 0; mi < (real ? 1 : ASH_ARRAY_LEN(models)); mi++) {
+        talk k = {.name = real ? real : models[mi]};
+        if (!real) k.m = g_model(models[mi], "model.gguf");
+        else if (ash_model_load(&k.m, real, &err) != ASH_OK) fail_msg("%s", err.msg);
+        k.windows = k.m->hp.max_window > 0;
+        k.part = (size_t)k.m->hp.max_window + 64 + 64 + 50; /* window, batch, tail */
+        for (size_t i = 0; i < (real ? 3 : ASH_ARRAY_LEN(types)); i++) one_talk(&k, types[i][0], types[i][1]);
+        ash_model_free(k.m);
+    }
+}
+
 static void refused(void **st) {
     (void)st;
     const char *file = "test-kv-bad.session";
@@ -388,6 +479,7 @@ static void refused(void **st) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(blocks),        cmocka_unit_test(fused), cmocka_unit_test(rotation), cmocka_unit_test(chunking),
                                        cmocka_unit_test(edit_scripts),  cmocka_unit_test(errors),   cmocka_unit_test(names),
-                                       cmocka_unit_test(session_files), cmocka_unit_test(refused)};
+                                       cmocka_unit_test(session_files), cmocka_unit_test(refused), cmocka_unit_test(replay)};
+    if (getenv("ASH_REPLAY_MODEL")) cmocka_set_test_filter("replay");
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

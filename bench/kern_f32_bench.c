@@ -140,8 +140,8 @@ static void bench_attn(const ash_kern *k) {
         void *base = f16 ? (void *)h : (void *)kv;
         const ash_keys_form form = f16 ? ASH_KEYS_F16 : ASH_KEYS_F32;
         ash_attn a = {.hd = hd, .n_k = 1, .n_v = 1, .group = group, .n_q = nq, .q = q, .ldq = group * hd, .out = o, .ldo = group * hd,
-                      .lo = lo, .hi = hi, .scale = 0.1f, .k = {{form, base, hd, n, 0}},
-                      .v = {{form, (char *)base + (size_t)(n * hd) * (f16 ? 2 : 4), hd, n, 0}}};
+                      .lo = lo, .hi = hi, .scale = 0.1f, .k = {{form, base, hd, n}},
+                      .v = {{form, (char *)base + (size_t)(n * hd) * (f16 ? 2 : 4), hd, n}}};
         void *scratch = ash_alloc_aligned(ash_attn_scratch_bytes(hd, group, n), 64);
         double t;
         TIME(t, ash_attn_run(k, &a, scratch));

@@ -391,8 +391,8 @@ static void test_attn(void **s) {
         const int runs = split < n_keys ? 2 : 1;
         ash_attn a = {.hd = hd, .n_k = runs, .n_v = runs, .group = group, .n_q = nq, .q = q, .ldq = group * hd, .out = out,
                       .ldo = group * hd, .lo = lo, .hi = hi, .scale = 0.11f, .cap = c % 5 == 3 ? 20.0f : 0,
-                      .k = {{form, kk, hd, split, 0}, {form, kk + off, hd, n_keys - split, 0}},
-                      .v = {{form, vv, hd, split, 0}, {form, vv + off, hd, n_keys - split, 0}}};
+                      .k = {{form, kk, hd, split}, {form, kk + off, hd, n_keys - split}},
+                      .v = {{form, vv, hd, split}, {form, vv + off, hd, n_keys - split}}};
         for (int l = 0; l < ASH_CPU_COUNT; l++) {
             const ash_kern *k = ash_kern_get((ash_cpu_level)l);
             /* the buffer's start is page-aligned */

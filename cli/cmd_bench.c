@@ -1,4 +1,5 @@
 /* cmd_bench.c - `ashlar bench`: speed of a model on this machine: prefill, decode, load, first token, memory. */
+#include "constrain.h"
 #include "model_args.h"
 
 #include <jansson.h>
@@ -11,6 +12,7 @@
 
 static int64_t n_prompt = 512, n_gen = 128, reps = 5, batch, depth, ctx;
 static bool exact;
+static const char *grammar_arg, *schema_arg;
 static cli_weights weights;
 
 static const opt_def options[] = {
@@ -22,6 +24,8 @@ static const opt_def options[] = {
     {OPT_I64, 'c', "ctx", "N", "Tokens of context the session is made for (default: as many as are used).", &ctx},
     CLI_WEIGHTS_OPTS(&weights),
     {OPT_FLAG, 0, "exact", NULL, "Float32 activations and KV cache instead of the everyday path.", &exact},
+    {OPT_STR, 0, "grammar", "FILE", "Instead: what sampling by this GBNF grammar costs, over -n tokens that the model writes by it.", &grammar_arg},
+    {OPT_STR, 0, "json-schema", "FILE|JSON", "The same for a JSON schema.", &schema_arg},
     CLI_CACHE_OPTIONS,
     {OPT_END, 0, NULL, NULL, NULL, NULL}};
 
@@ -46,19 +50,23 @@ typedef struct {
     double load_ms, first_ms, *prefill, *decode;
 } figures;
 
-/* Every repetition starts from an empty timeline; ids are arbitrary but fixed. */
-static ash_status measure(const char *path, ash_model **mo, ash_session **so, figures *f, ash_error *err) {
-    double t0 = now();
+static ash_status load(const char *path, int64_t n_ctx, ash_model **mo, ash_session **so, ash_error *err) {
     ASH_TRY(ash_model_load(mo, path, err));
     ASH_TRY(cli_weights_place(&weights, *mo, err));
     ash_session_opts o = ash_session_defaults();
-    const int64_t n_ids = n_prompt > depth ? n_prompt : depth;
     ASH_TRY(cli_cache_types(&o.cache_k, &o.cache_v, err));
-    o.n_ctx = (uint32_t)(ctx ? ctx : n_ids + n_gen + 1);
+    o.n_ctx = (uint32_t)n_ctx;
     o.n_batch = (uint32_t)batch;
     o.n_threads = g_threads;
     o.precision = exact ? ASH_PREC_EXACT : ASH_PREC_FAST;
-    ASH_TRY(ash_session_new(so, *mo, &o, err));
+    return ash_session_new(so, *mo, &o, err);
+}
+
+/* Every repetition starts from an empty timeline; ids are arbitrary but fixed. */
+static ash_status measure(const char *path, ash_model **mo, ash_session **so, figures *f, ash_error *err) {
+    double t0 = now();
+    const int64_t n_ids = n_prompt > depth ? n_prompt : depth;
+    ASH_TRY(load(path, ctx ? ctx : n_ids + n_gen + 1, mo, so, err));
     f->load_ms = 1e3 * (now() - t0);
     ash_session *s = *so;
     const uint32_t V = (uint32_t)ash_model_n_vocab(*mo);
@@ -128,6 +136,19 @@ static int run(int argc, char **argv) {
     ash_error err = {0};
     ash_model *m = NULL;
     ash_session *s = NULL;
+    if (grammar_arg || schema_arg) {
+        ash_grammar *g = NULL;
+        int rc = 0;
+        if (n_gen < 1) return cli_usage("-n must be at least 1 with a grammar");
+        ash_status st = cli_constraint(grammar_arg, schema_arg, false, &g, &err);
+        if (st == ASH_OK) st = load(argv[0], ctx ? ctx : n_gen + 2, &m, &s, &err);
+        if (st == ASH_OK) st = cli_bench_grammar(argv[0], m, s, g, n_gen, &rc, &err);
+        if (st != ASH_OK) rc = cli_fail(&err, st);
+        ash_grammar_free(g);
+        ash_session_free(s);
+        ash_model_free(m);
+        return rc;
+    }
     figures f = {.prefill = calloc((size_t)reps, sizeof(double)), .decode = calloc((size_t)reps, sizeof(double))};
     ash_status st = f.prefill && f.decode ? measure(argv[0], &m, &s, &f, &err) : ash_fail(&err, ASH_E_NOMEM, "out of memory");
     int rc = st == ASH_OK ? report(argv[0], m, s, &f) : cli_fail(&err, st);
@@ -142,7 +163,9 @@ const ash_cmd cmd_bench = {.name = "bench",
                            .usage = "MODEL [-p 512] [-n 128] [-r 5]",
                            .summary = "Measure prefill and decode speed, load time and memory of a model.",
                            .details = "Prefill is one prompt of -p tokens from an empty context, decode is -n tokens one by one, from an empty context or after --depth tokens. "
-                                      "The median of -r repetitions is reported; load counts mapping and binding the file and making a session.",
+                                      "The median of -r repetitions is reported; load counts mapping and binding the file and making a session.\n\n"
+                                      "With --grammar or --json-schema the model writes -n tokens by it, and every token is drawn twice from the same logits, "
+                                      "with and without: what the grammar costs of a token's time, for three ways of sampling.",
                            .opts = options,
                            .min_args = 1,
                            .max_args = 1,

@@ -2,6 +2,7 @@
 #include "constrain.h"
 
 #include "cli.h"
+#include "opt.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +29,7 @@ ash_status cli_constraint(const char *gbnf, const char *schema, bool strict, ash
         n = strlen(schema);
     st = ash_grammar_schema(g, schema, n, strict, &ignored, err);
     for (char *p = ignored, *q; st == ASH_OK && p && (q = strchr(p, '\n')); p = q + 1)
-        fprintf(stderr, "ashlar run: warning: schema %.*s (left out)\n", (int)(q - p), p);
+        fprintf(stderr, "ashlar %s: warning: schema %.*s (left out)\n", g_verb, (int)(q - p), p);
     ash_text_free(ignored);
     free(text);
     return st;

@@ -179,20 +179,89 @@ static size_t candidates(const ash_sampler *s, const float *logits) {
     return n;
 }
 
-/* The candidates that fit the grammar. Where a mask is at hand it decides; else, when only the best k are wanted, the
- * likeliest are tried one by one, which in a permissive place (inside a string) finds k at once and equals what the
- * mask would leave. *sorted: they came out best first, and no more than k. */
-static size_t allowed(ash_sampler *s, const float *logits, bool *sorted) {
-    enum { MOST = 256 };
-    size_t n = candidates(s, logits), k = s->o.temperature <= 0 ? 1 : s->o.top_k > 0 ? (size_t)s->o.top_k : 0, kept = 0;
-    const uint64_t *mask = ash_matcher_mask(s->matcher, true);
+/* Shortest run of the n sorted candidates whose mass (relative to max) reaches p of all; n + 1: all of them do not. */
+static size_t run_of(const cand *c, size_t n, float max, double goal) {
+    double cum = 0;
+    for (size_t i = 0; i < n; i++)
+        if ((cum += (double)expf(c[i].logit - max)) >= goal) return i + 1;
+    return n + 1;
+}
+
+/* A few candidates in the order of their ids, as a mask leaves them. */
+static size_t by_id(cand *c, size_t n) {
+    for (size_t i = 1; i < n; i++) {
+        const cand x = c[i];
+        size_t j = i;
+        for (; j > 0 && c[j - 1].id > x.id; j--) c[j] = c[j - 1];
+        c[j] = x;
+    }
+    return n;
+}
+
+/* What top-p and min-p leave of the candidates that fit the grammar, without a mask: the likeliest are tried one by one, and
+ * what was not tried is bounded by the mass of the whole vocabulary. Where both bounds cut at the same place, that is the
+ * place; 0: they never did, or nothing limits the candidates. Best first with top-p, else by id, as after a mask. */
+static size_t allowed_nucleus(ash_sampler *s, const float *logits) {
+    enum { MOST = 1024 };
+    const ash_sampler_opts *o = &s->o;
+    const bool by_mass = o->top_p < 1;
+    if (!by_mass && !(o->min_p > 0)) return 0;
+    size_t n = candidates(s, logits), kept = 0, i = 0, cut = 0;
     cand *c = s->c;
-    *sorted = false;
+    float max = -INFINITY;
+    double total = 0, tried = 0, held = 0;
+    for (i = 0; i < n; i++) max = ASH_MAX(max, c[i].logit);
+    if (!isfinite(max) || n <= MOST) return 0;
+    if (by_mass)
+        for (i = 0; i < n; i++) total += (double)expf(c[i].logit - max);
+    n = keep_top(c, n, MOST);
+    const double p = (double)ASH_MAX(o->top_p, 0.0f);
+    const float drop = o->min_p > 0 ? logf(ASH_MIN(o->min_p, 1.0f)) : -INFINITY;
+    bool all = false; /* that can be kept is there: what is tried further only tells how much mass fits */
+    for (i = 0; i < n && !cut;) {
+        const cand x = c[i++];
+        const bool low = x.logit == -INFINITY || (kept && x.logit < c[0].logit + drop);
+        const double w = by_mass && x.logit > -INFINITY ? (double)expf(x.logit - max) : 0;
+        const bool first_low = low && !all;
+        all |= low;
+        if (all && !by_mass) return by_id(c, kept);
+        tried += w;
+        if (w > 0 || !by_mass)
+            if (ash_matcher_allows(s->matcher, x.id)) {
+                held += w;
+                if (!all) c[kept++] = x;
+            }
+        if (!kept || !by_mass || (i < n && (i & (i - 1)) != 0 && !first_low)) continue; /* compared after 1, 2, 4, ... */
+        /* the margin is far above what rounding does to either sum */
+        const double rest = ASH_MAX(total - tried, 0.0) + 1e-5 * total;
+        const size_t lo = run_of(c, kept, max, p * held * (1 - 1e-5)), hi = run_of(c, kept, max, p * (held + rest));
+        if (all) cut = ASH_MIN(lo, kept) == ASH_MIN(hi, kept) ? ASH_MIN(lo, kept) : 0;
+        else if (lo == hi && hi <= kept) cut = hi;
+    }
+    if (cut && o->min_p > 0)
+        while (cut > 1 && c[cut - 1].logit < c[0].logit + drop) cut--;
+    return cut;
+}
+
+typedef enum { UNSORTED, SORTED, FINAL } order; /* FINAL: best first or by id, and all filters have been applied */
+
+/* The candidates that fit the grammar. Where a mask is at hand it decides; else the likeliest are tried one by one, which in
+ * a permissive place (inside a string) finds at once what the mask would leave. */
+static size_t allowed(ash_sampler *s, const float *logits, order *how) {
+    enum { MOST = 256 };
+    const uint64_t *mask = ash_matcher_mask(s->matcher, true);
+    size_t n, k = s->o.temperature <= 0 ? 1 : s->o.top_k > 0 ? (size_t)s->o.top_k : 0, kept = 0;
+    cand *c = s->c;
+    if (!mask && !k) {
+        kept = allowed_nucleus(s, logits);
+        if (kept) return *how = FINAL, kept;
+    }
+    n = candidates(s, logits);
     if (!mask && k && k <= MOST && 4 * k + 64 < n) {
         n = keep_top(c, n, 4 * k + 64);
         for (size_t i = 0; i < n && kept < k; i++)
             if (c[i].logit > -INFINITY && ash_matcher_allows(s->matcher, c[i].id)) c[kept++] = c[i];
-        if (kept == k) return *sorted = true, kept;
+        if (kept == k) return *how = SORTED, kept;
         n = candidates(s, logits); /* too few among them */
     }
     if (!mask) mask = ash_matcher_mask(s->matcher, false);
@@ -206,20 +275,47 @@ static size_t allowed(ash_sampler *s, const float *logits, bool *sorted) {
 
 void ash_sampler_constrain(ash_sampler *s, ash_matcher *m) { s->matcher = m; }
 
-ash_token ash_sampler_pick(ash_sampler *s, const float *logits) {
-    const ash_sampler_opts *o = &s->o;
-    cand *c = s->c;
-    bool sorted = false;
-    size_t n = s->matcher ? allowed(s, logits, &sorted) : candidates(s, logits);
-    if (!n) return -1;
+static size_t best_of(const cand *c, size_t n) {
     size_t best = 0;
     for (size_t i = 1; i < n; i++)
         if (better(c[i], c[best])) best = i;
+    return best;
+}
+
+/* One of n by its probability. */
+static ash_token draw(ash_sampler *s, const cand *c, size_t n, float max) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) sum += (double)expf((c[i].logit - max) / s->o.temperature);
+    double u = ash_rng_f64(&s->rng) * sum, cum = 0;
+    for (size_t i = 0; i < n; i++) {
+        cum += (double)expf((c[i].logit - max) / s->o.temperature);
+        if (u < cum) return c[i].id;
+    }
+    return c[n - 1].id;
+}
+
+ash_token ash_sampler_pick(ash_sampler *s, const float *logits) {
+    const ash_sampler_opts *o = &s->o;
+    cand *c = s->c;
+    order how = UNSORTED;
+    size_t n;
+    if (s->matcher && o->temperature > 0 && o->top_k <= 0 && o->top_p >= 1 && !(o->min_p > 0)) {
+        /* Anything may come: a draw without the grammar that fits it has the right distribution, and so has a new draw among
+         * what fits after one that does not: p + (1 - A) p / A = p / A, with A the probability of all that fits. */
+        n = candidates(s, logits);
+        const size_t best = best_of(c, n);
+        const ash_token t = isfinite(c[best].logit) ? draw(s, c, n, c[best].logit) : -1;
+        if (t >= 0 && ash_matcher_allows(s->matcher, t)) return t;
+    }
+    n = s->matcher ? allowed(s, logits, &how) : candidates(s, logits);
+    if (!n) return -1;
+    const size_t best = best_of(c, n);
     if (o->temperature <= 0 || !isfinite(c[best].logit)) return c[best].id;
     const float max = c[best].logit;
+    if (how == FINAL) return draw(s, c, n, max);
 
-    if (o->top_k > 0 && (size_t)o->top_k < n) n = keep_top(c, n, (size_t)o->top_k), sorted = true;
-    if (o->top_p < 1) n = keep_mass(c, n, ASH_MAX(o->top_p, 0.0f), sorted), sorted = true;
+    if (o->top_k > 0 && (size_t)o->top_k < n) n = keep_top(c, n, (size_t)o->top_k), how = SORTED;
+    if (o->top_p < 1) n = keep_mass(c, n, ASH_MAX(o->top_p, 0.0f), how == SORTED), how = SORTED;
     if (o->min_p > 0) {
         float least = max + logf(ASH_MIN(o->min_p, 1.0f));
         size_t kept = 0;
@@ -227,12 +323,5 @@ ash_token ash_sampler_pick(ash_sampler *s, const float *logits) {
             if (c[i].logit >= least) c[kept++] = c[i];
         n = kept;
     }
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) sum += (double)expf((c[i].logit - max) / o->temperature);
-    double u = ash_rng_f64(&s->rng) * sum, cum = 0;
-    for (size_t i = 0; i < n; i++) {
-        cum += (double)expf((c[i].logit - max) / o->temperature);
-        if (u < cum) return c[i].id;
-    }
-    return c[n - 1].id;
+    return draw(s, c, n, max);
 }

@@ -43,5 +43,8 @@ bad 3 'cannot open' --grammar "$T/none"
 bad 2 'give one' --grammar "$T/g" --json-schema "$T/s.json"
 bad 3 'uniqueItems is not supported' --strict-schema --json-schema '{"type": "array", "uniqueItems": true}'
 bad 0 'warning: schema /uniqueItems: is not supported (left out)' --json-schema '{"type": "array", "uniqueItems": true, "items": {"const": 1}, "maxItems": 2}'
+# what it costs: one row for each way of sampling
+checks=$((checks + 1))
+"$A" bench "$M" --grammar "$T/g" -n 40 --json >"$T/out" 2>"$T/err" && [ "$(grep -c '"cost"' "$T/out")" -eq 3 ] || fail "bench --grammar: $(cat "$T/out" "$T/err")"
 [ $fails -eq 0 ] && echo "$checks checks"
 exit $((fails > 0))

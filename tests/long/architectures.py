@@ -1,21 +1,27 @@
 #!/usr/bin/env python3
-"""architectures.py - one table: every family from its Hugging Face folder to logits.
+"""architectures.py [-o FILE.md] - one table: every family, its golden model and its Hugging Face folder.
 
-For each case of tests/data/convert: `ashlar convert` (float32), then the file's logits or embeddings against the golden ones of
-an independent float32 implementation, the greedy continuation, and whether llama.cpp loads the file and generates from it.
-Bars: rel 1e-4, embeddings 1e-3 and cosine 0.99999, greedy ids equal.
-  ASHLAR    the program, default build/release/ashlar
-  PEER_BIN  folder of llama.cpp's programs (bench/peer.sh); without it that column says "-"
-Ends with status 1 if any bar is missed."""
+First what tests/arch_table finds with the golden GGUF of each case (error of logits or hidden states on both paths, greedy
+continuation, chunking, template). Then, for each case of tests/data/convert: `ashlar convert` (float32), the file's logits or
+embeddings against the golden ones of an independent float32 implementation, the greedy continuation, and whether llama.cpp loads
+the file and takes the same next tokens. Bars: rel 1e-4, embeddings 1e-3 and cosine 0.99999, greedy ids equal.
+  ASHLAR      the program, default build/release/ashlar
+  ARCH_TABLE  the test program, default tests/arch_table beside it
+  PEER_BIN    folder of llama.cpp's programs (bench/peer.sh); without it that column says "skipped"
+docs/architectures.md is this script's output. Ends with status 1 if any bar is missed."""
+import argparse
 import array
 import json
 import os
 import pathlib
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 
 root = pathlib.Path(__file__).resolve().parents[2]
 ashlar = os.environ.get("ASHLAR", str(root / "build/release/ashlar"))
@@ -57,9 +63,48 @@ def folder(tmp, name, tok, embed):
     return d
 
 
+def peer_logits(gguf, ids, greedy):
+    """"agrees": from the same ids llama.cpp takes our greedy ids; "loads" where that cannot be asked."""
+    port = free_port()
+    cmd = [f"{peer}/llama-server", "-m", str(gguf), "--port", str(port), "-t", "2", "-c", "256", "--no-webui", "-ctk", "f32", "-ctv", "f32", "-fa", "off"]
+    p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(200):
+            try:
+                if urllib.request.urlopen(url + "/health", timeout=5).status == 200:
+                    break
+            except OSError:
+                pass
+            if p.poll() is not None:
+                return "FAIL", p.stderr.read().decode(errors="replace").strip()[-200:]
+            time.sleep(0.1)
+        ask = {"prompt": ids, "n_predict": len(greedy), "temperature": 0, "top_k": 1, "return_tokens": True, "ignore_eos": True, "cache_prompt": False}
+        r = urllib.request.Request(url + "/completion", json.dumps(ask).encode(), {"Content-Type": "application/json"})
+        got = json.load(urllib.request.urlopen(r, timeout=120)).get("tokens", [])
+        if not got:
+            return "loads", ""
+        same = 0
+        while same < min(len(got), len(greedy)) and got[same] == greedy[same]:
+            same += 1
+        return ("agrees", "") if same == len(greedy) else (f"{same} of {len(greedy)}", "")
+    except (OSError, ValueError) as e:
+        return "loads", f"no answer from the server: {e}"
+    finally:
+        p.stderr.close()
+        p.terminate()
+        p.wait()
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
 def check(tmp, name, tok, embed):
     gguf, out = tmp / f"{name}.gguf", tmp / "out.f32"
-    row = {"case": name, "convert": "FAIL", "load": "-", "error": "-", "greedy": "-", "llama.cpp": "-"}
+    row = {"convert": "FAIL", "load": "-", "error": "-", "greedy": "-", "llama.cpp": "skipped"}
     c = run(ashlar, "convert", folder(tmp, name, tok, embed), "-o", gguf, "--type", "f32")
     if c.returncode:
         return row, [c.stderr.decode().strip()]
@@ -94,27 +139,74 @@ def check(tmp, name, tok, embed):
         notes.append(f"error {worst}")
     if row["greedy"] == "FAIL":
         notes.append("greedy ids differ")
-    if peer:
-        if embed == "true":
-            p = run(f"{peer}/llama-tokenize", "-m", gguf, "-p", "the")
-        else:
-            p = run(f"{peer}/llama-completion", "-m", gguf, "-p", "the", "-n", "4", "--temp", "0", "-no-cnv", "-t", "2", "-c", "64")
+    if peer and embed == "true":
+        p = run(f"{peer}/llama-tokenize", "-m", gguf, "-p", "the")
         row["llama.cpp"] = "loads" if p.returncode == 0 else "FAIL"
         if p.returncode:
             notes.append("llama.cpp: " + p.stderr.decode(errors="replace").strip()[-200:])
+    elif peer:
+        s = seqs[-1]  # the longest: llama.cpp chooses LongRoPE's factors by the context, which is longer than the original one
+        full = s.get("full_attention_greedy")  # llama.cpp has no window for the llama architecture
+        row["llama.cpp"], why = peer_logits(gguf, s["tokens"], full or s["greedy"])
+        if full and row["llama.cpp"] == "agrees":
+            row["llama.cpp"] = "agrees, without the window"
+        if row["llama.cpp"] == "FAIL":
+            notes.append("llama.cpp: " + why)
     return row, notes
 
 
+def word(v):
+    return "-" if v is None else "yes" if v else "NO"
+
+
+HEAD = """# Architectures
+
+Output of `python3 tests/long/architectures.py -o docs/architectures.md` (in the long tier). Tiny random models with logits of an
+independent float32 implementation; how one is added: [howto/add-architecture.md](howto/add-architecture.md).
+
+- *golden file*: the case's `model.gguf`, its matrices as F16 with the same values: largest error of a logit (encoders: of a hidden state),
+  relative to the largest reference value, with float32 activations and on the everyday path (8-bit activations).
+- *chunking*: the prompt in chunks of 1, 7, 16 and at once gives the same bits. *template*: a published template of the family renders.
+- *converted*: the Hugging Face folder through `ashlar convert --type f32`, the file loaded, its logits (encoders: the pooled vector) against the reference.
+- *greedy*: the 16 next tokens, of the golden and of the converted file, are the reference's.
+- *llama.cpp*: loads the converted file and takes the same 16 tokens ("agrees"); encoders: loads. It has no sliding window for the llama architecture,
+  so mistral-swa is compared with the reference's tokens for full attention.
+"""
+
+
 def main():
-    bad = 0
-    print("| case | convert | load | max relative error | greedy 16 | llama.cpp |\n|---|---|---|---|---|---|")
+    ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    ap.add_argument("-o", metavar="FILE", help="also write the table there")
+    out = ap.parse_args().o
+    table = os.environ.get("ARCH_TABLE", str(pathlib.Path(ashlar).parent / "tests/arch_table"))
+    golden = json.loads(subprocess.run([table, "--json"], capture_output=True, check=False, timeout=900,
+                                       env={**os.environ, "ASH_TEST_DATA": str(data)}).stdout)
+    lines, notes, bad = [], [], 0
+
+    def say(line):
+        lines.append(line)
+        print(line, flush=True)
+
+    say("| case | architecture | load | golden file, float32 | golden file, everyday | chunking | convert | converted | greedy | llama.cpp | template |")
+    say("|---|---|---|---|---|---|---|---|---|---|---|")
+    folders = {c[0]: c for c in cases()}
     with tempfile.TemporaryDirectory() as t:
-        for case in cases():
-            row, notes = check(pathlib.Path(t), *case)
-            print("| " + " | ".join(row.values()) + " |", flush=True)
-            for n in notes:
-                print(f"  {case[0]}: {n}", flush=True)
-            bad += bool(notes) or row["load"] != "ok"
+        for g in golden:
+            name = g["case"]
+            c, more = check(pathlib.Path(t), *folders[name]) if name in folders else ({"convert": "-", "load": "ok", "error": "-", "greedy": "-", "llama.cpp": "-"}, [])
+            greedy = [v for v in (g.get("greedy_equal"), None if c["greedy"] == "-" else c["greedy"] == "same") if v is not None]
+            say("| " + " | ".join([name, g.get("architecture", "-"), word(g.get("load") and c["load"] == "ok"),
+                                   f"{g['rel']:.1e}" if "rel" in g else "-", f"{g['fast_rel']:.1e}" if "fast_rel" in g else "-",
+                                   word(g.get("chunking_equal")), word(None if c["convert"] == "-" else c["convert"] == "ok"), c["error"],
+                                   word(all(greedy) if greedy else None), c["llama.cpp"], word(g.get("template"))]) + " |")
+            if not g.get("ok"):
+                more.append("golden file: " + g.get("error", "outside the bars of arch_table"))
+            notes += [f"{name}: {n}" for n in more]
+            bad += bool(more) or c["load"] != "ok"
+    for n in notes:
+        print("  " + n)
+    if out and not bad:
+        pathlib.Path(out).write_text(HEAD + "\n" + "\n".join(lines) + "\n")
     sys.exit(bad != 0)
 
 

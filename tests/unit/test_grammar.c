@@ -334,10 +334,18 @@ static void test_sampler(void **s) {
     ash_error e = {0};
     ash_rng rng;
     ash_rng_seed(&rng, 3);
-    for (int mode = 0; mode < 3; mode++) {
+    /* flat logits, where masks are needed, and steep ones, where the likeliest decide; one mode has no filter at all */
+    static const struct {
+        float temperature, top_p, min_p, steep;
+        int top_k;
+    } modes[] = {{0, 0.95f, 0.05f, 20, 40},  {0.8f, 0.95f, 0.05f, 20, 40}, {0.8f, 0.95f, 0.05f, 20, 0}, {0.8f, 0.95f, 0.05f, 2e4f, 0}, {1.2f, 0.9f, 0, 2e4f, 0},
+                 {1.0f, 1.0f, 0.02f, 2e3f, 0}, {1.0f, 0.5f, 0, 20, 0},     {1.0f, 1.0f, 0, 2e4f, 0}};
+    for (size_t mode = 0; mode < ASH_ARRAY_LEN(modes); mode++) {
         ash_sampler_opts o = ash_sampler_defaults(NULL);
-        o.temperature = mode == 0 ? 0 : 0.8f;
-        o.top_k = mode == 2 ? 0 : 40;
+        o.temperature = modes[mode].temperature;
+        o.top_k = modes[mode].top_k;
+        o.top_p = modes[mode].top_p;
+        o.min_p = modes[mode].min_p;
         o.seed = 11;
         ash_sampler *lazy, *full;
         ash_matcher *a, *b;
@@ -348,7 +356,7 @@ static void test_sampler(void **s) {
         ash_sampler_constrain(lazy, a);
         ash_sampler_constrain(full, b);
         for (int step = 0; step < 60; step++) {
-            for (int32_t i = 0; i < n; i++) logits[i] = (float)(ash_rng_f64(&rng) * 20 - 10);
+            for (int32_t i = 0; i < n; i++) logits[i] = (float)(ash_rng_f64(&rng) - 0.5) * modes[mode].steep;
             assert_non_null(ash_matcher_mask(b, false)); /* so the second one masks */
             uint64_t before = ash_alloc_count();
             ash_token t = ash_sampler_pick(lazy, logits);
@@ -363,6 +371,53 @@ static void test_sampler(void **s) {
         ash_matcher_free(a);
         ash_matcher_free(b);
     }
+    ash_grammar_free(g);
+    free(logits);
+    ash_vocab_free(v);
+    ash_gguf_close(gg);
+}
+
+/* A draw that is tried without the grammar first has the same distribution as one among what fits. */
+static void test_draws(void **s) {
+    (void)s;
+    ash_gguf *gg;
+    ash_vocab *v = vocab("smollm2.gguf", &gg);
+    const int32_t n = ash_vocab_size(v);
+    float *logits = malloc((size_t)n * sizeof *logits);
+    ash_grammar *g = compile("root ::= \"0\" | \"1\" | \"2\"");
+    ash_error e = {0};
+    ash_matcher *m;
+    ash_sampler *k;
+    ash_sampler_opts o = {.temperature = 1, .top_p = 1, .repeat_penalty = 1, .seed = 5};
+    assert_int_equal(ash_matcher_new(&m, g, v, &e), ASH_OK);
+    assert_int_equal(ash_sampler_new(&k, &o, n, &e), ASH_OK);
+    ash_sampler_constrain(k, m);
+    ash_token id[4], *t;
+    size_t nt;
+    for (int i = 0; i < 4; i++) { /* 3 is likely and does not fit */
+        char digit = (char)('0' + i);
+        assert_int_equal(ash_tokenize(v, &digit, 1, 0, &t, &nt, &e), ASH_OK);
+        assert_int_equal(nt, 1);
+        id[i] = t[0];
+        ash_tokens_free(t);
+    }
+    for (int32_t i = 0; i < n; i++) logits[i] = -40;
+    for (int i = 0; i < 4; i++) logits[id[i]] = logf((float)(i + 1)); /* 1 : 2 : 3 : 4 */
+    int count[3] = {0}, other = 0;
+    const int draws = 3000;
+    for (int i = 0; i < draws; i++) {
+        ash_token x = ash_sampler_pick(k, logits);
+        int w = x == id[0] ? 0 : x == id[1] ? 1 : x == id[2] ? 2 : -1;
+        if (w < 0) other++;
+        else count[w]++;
+    }
+    assert_int_equal(other, 0);
+    for (int i = 0; i < 3; i++) { /* five standard deviations */
+        const double p = (i + 1) / 6.0, sd = sqrt(draws * p * (1 - p));
+        assert_true(fabs(count[i] - draws * p) < 5 * sd);
+    }
+    ash_sampler_free(k);
+    ash_matcher_free(m);
     ash_grammar_free(g);
     free(logits);
     ash_vocab_free(v);
@@ -394,6 +449,6 @@ static void test_oom(void **s) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_accept), cmocka_unit_test(test_utf8),  cmocka_unit_test(test_errors), cmocka_unit_test(test_long),
-                                       cmocka_unit_test(test_schema), cmocka_unit_test(test_masks),  cmocka_unit_test(test_sampler), cmocka_unit_test(test_oom)};
+                                       cmocka_unit_test(test_schema), cmocka_unit_test(test_masks),  cmocka_unit_test(test_sampler), cmocka_unit_test(test_draws), cmocka_unit_test(test_oom)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

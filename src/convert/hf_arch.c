@@ -36,6 +36,11 @@ static const ash_hf_row mlp[] = {{LAYER("mlp.gate_proj.weight"), BLK("ffn_gate.w
                                  {LAYER("mlp.down_proj.bias"), BLK("ffn_down.bias"), "D", HF_COPY, HF_OPT},
                                  END};
 
+static const ash_hf_row pooled[] = {/* EmbeddingGemma: after pooling; the folders' tensors are all called linear.weight */
+                                    {"dense_2.linear.weight", "dense_2.weight", "AD", HF_COPY, HF_POOLED},
+                                    {"dense_3.linear.weight", "dense_3.weight", "DA", HF_COPY, HF_POOLED},
+                                    END};
+
 static const ash_hf_row norm2[] = {{LAYER("post_attention_layernorm.weight"), BLK("ffn_norm.weight"), "D", HF_NORM, HF_REQ}, END};
 
 static const ash_hf_row norm4[] = {/* gemma: a norm before and after each half */
@@ -133,7 +138,7 @@ static const ash_hf_arch table[] = {
     {HF_GEMMA2, "Gemma2ForCausalLM", "gemma2", HF_F_NORM1 | HF_F_TIED, {head, attn, mlp, norm4}},
     {HF_GEMMA3, "Gemma3ForCausalLM", "gemma3", HF_F_NORM1 | HF_F_TIED, {head, attn, qk_norm, mlp, norm4}},
     {HF_GEMMA3, "Gemma3ForConditionalGeneration", "gemma3", HF_F_NORM1 | HF_F_TIED, {head, attn, qk_norm, mlp, norm4}},
-    {HF_GEMMA_EMB, "Gemma3TextModel", "gemma-embedding", HF_F_NORM1 | HF_F_TIED, {head, attn, qk_norm, mlp, norm4}},
+    {HF_GEMMA_EMB, "Gemma3TextModel", "gemma-embedding", HF_F_NORM1 | HF_F_TIED, {head, attn, qk_norm, mlp, norm4, pooled}},
     {HF_GEMMA4, "Gemma4ForCausalLM", "gemma4", HF_F_TIED, {head, attn, qk_norm, mlp, norm4, gemma4}},
     {HF_GEMMA4, "Gemma4ForConditionalGeneration", "gemma4", HF_F_TIED, {head, attn, qk_norm, mlp, norm4, gemma4}},
     {HF_BERT, "BertModel", "bert", 0, {bert}},

@@ -231,7 +231,8 @@ ash_status ash_hf_config_load(ash_hf *h, ash_error *err) {
         return ash_fail(err, ASH_E_UNSUPPORTED, "config.json: use_sliding_window is set; %s files cannot say so", h->arch->gguf);
     ASH_TRY(read_rope(h, err));
     p->n_rot = (int64_t)(p->rotary * (double)p->head_dim);
-    return read_layers(h, err);
+    ASH_TRY(read_layers(h, err));
+    return (HF_BERTS | HF_BIT(GEMMA_EMB)) >> k & 1 ? ash_hf_modules_load(h, err) : ASH_OK;
 }
 
 /* ---- dimensions ---- */
@@ -270,6 +271,7 @@ int64_t ash_hf_dim(const ash_hf *h, char c, int64_t il) {
     case 'L': return p->n_layer * p->n_ple;
     case 'C': return p->n_ctx;
     case 'T': return p->n_types;
+    case 'A': return p->n_dense;
     default: return 1;
     }
 }
@@ -357,46 +359,15 @@ static ash_status put_gemma4(sink *s) {
     return put_layers(s, "attention.head_count_kv", n_kv);
 }
 
-/* Mean, first or last position, as the folder's pooling module says. */
-static ash_status put_pooling(sink *s) {
-    static const struct {
-        const char *key;
-        uint32_t id;
-    } kinds[] = {{"pooling_mode_mean_tokens", 1}, {"pooling_mode_cls_token", 2}, {"pooling_mode_lasttoken", 3}};
-    json_t *mods, *pool = NULL;
-    ash_buf path = {0}, text = {0};
-    ash_status st = ASH_OK;
-    if (!ash_hf_exists(s->h->dir, "modules.json")) return ASH_OK;
-    ash_buf_addf(&path, "%s/modules.json", s->h->dir);
-    if (!ash_buf_ok(&path)) return ash_fail(s->err, ASH_E_NOMEM, "out of memory");
-    st = ash_file_read(path.p, ASH_HF_MAX_CONFIG, &text, s->err);
-    if (st == ASH_OK) st = ash_hf_json_parse(&mods, text.p, text.n, "modules.json", s->err);
-    if (st == ASH_OK) {
-        size_t i;
-        json_t *m;
-        json_array_foreach(mods, i, m) {
-            const char *type = ash_hf_str(m, "type"), *sub = ash_hf_str(m, "path"), *leaf = type ? strrchr(type, '.') : NULL;
-            leaf = leaf ? leaf + 1 : type;
-            if (leaf && sub && strcmp(leaf, "Pooling") == 0 && st == ASH_OK && !pool) {
-                char name[256];
-                if (strstr(sub, "..") || *sub == '/' || snprintf(name, sizeof name, "%s/config.json", sub) >= (int)sizeof name)
-                    st = ash_fail(s->err, ASH_E_FORMAT, "modules.json: the path of the pooling module leaves the folder");
-                else
-                    st = ash_hf_json_file(&pool, s->h->dir, name, ASH_HF_MAX_CONFIG, s->err);
-            } else if (leaf && strcmp(leaf, "Transformer") != 0 && strcmp(leaf, "Normalize") != 0 && strcmp(leaf, "Pooling") != 0)
-                ash_hf_note(s->h, "module %.40s of modules.json is left out: embeddings will differ from the original", leaf);
-        }
-        json_decref(mods);
-    }
-    for (size_t i = 0; st == ASH_OK && pool && i < ASH_ARRAY_LEN(kinds); i++)
-        if (ash_hf_bool(pool, kinds[i].key, false)) {
-            st = put_u32(s, "pooling_type", kinds[i].id);
-            break;
-        }
-    json_decref(pool);
-    ash_buf_free(&path);
-    ash_buf_free(&text);
-    return st;
+/* What modules.json said. */
+static ash_status put_modules(sink *s) {
+    const ash_hf_params *p = &s->h->p;
+    if (p->pooling) ASH_TRY(put_u32(s, "pooling_type", (uint32_t)p->pooling));
+    if (!p->n_dense) return ASH_OK;
+    ASH_TRY(put_u32(s, "dense_2_feat_in", (uint32_t)p->n_embd));
+    ASH_TRY(put_u32(s, "dense_2_feat_out", (uint32_t)p->n_dense));
+    ASH_TRY(put_u32(s, "dense_3_feat_in", (uint32_t)p->n_dense));
+    return put_u32(s, "dense_3_feat_out", (uint32_t)p->n_embd);
 }
 
 static ash_status put_rope(sink *s) {
@@ -449,6 +420,6 @@ ash_status ash_hf_config_keys(ash_hf *h, ash_gguf_writer *w, ash_error *err) {
         if (h->p.n_types) ASH_TRY(ash_gguf_set_u32(w, "tokenizer.ggml.token_type_count", (uint32_t)h->p.n_types, err));
     }
     if (bit & HF_BIT(GEMMA4)) ASH_TRY(put_gemma4(&s));
-    if (bit & (HF_BERTS | HF_BIT(GEMMA_EMB))) ASH_TRY(put_pooling(&s));
+    if (bit & (HF_BERTS | HF_BIT(GEMMA_EMB))) ASH_TRY(put_modules(&s));
     return put_rope(&s);
 }

@@ -68,7 +68,8 @@ typedef enum {
     HF_PLE,    /* required with per-layer embeddings */
     HF_KV,     /* required on layers that compute their own K and V, else optional */
     HF_V,      /* the same, where V is not the K projection */
-    HF_MOE_ALL /* required if the model has experts beside the dense part */
+    HF_MOE_ALL, /* required if the model has experts beside the dense part */
+    HF_POOLED   /* required with matrices after pooling (modules.json) */
 } ash_hf_need;
 
 typedef struct {
@@ -100,6 +101,7 @@ typedef struct {
     int64_t n_layer, n_ctx, n_embd, n_ff, n_head, n_kv, head_dim, n_vocab, window;
     int64_t n_expert, n_used, n_ff_exp, n_types;
     int64_t head_dim_full, n_kv_full, n_shared, n_ple; /* gemma4: full-attention layers; shared KV layers; per-layer embedding width */
+    int64_t pooling, n_dense; /* modules.json: pooling_type, 0: not said; rows of the first matrix after pooling, 0: none */
     int64_t rope_orig, n_rot, sparse_step, bos, eos, pad, sep, cls, mask, unk;
     double rms_eps, ln_eps, rope_base, rope_base_swa, rope_factor, attn_factor, beta_fast, beta_slow;
     double softcap_attn, softcap_final, rope_low, rope_high, rotary;
@@ -116,6 +118,7 @@ typedef struct {
     json_t *root, *cfg;      /* config.json, and its part about text (cfg is borrowed from root) */
     const ash_hf_arch *arch; /* NULL: vocabulary only and no config.json */
     ash_hf_params p;
+    char dense[2][128]; /* folders of those matrices */
     ash_buf notes;
     bool adapter; /* dir holds a LoRA adapter, config.json is the base model's */
 } ash_hf;
@@ -127,8 +130,10 @@ ash_status ash_hf_config_load(ash_hf *h, ash_error *err);
 ash_status ash_hf_config_keys(ash_hf *h, ash_gguf_writer *w, ash_error *err);
 /* Size of the dimension `c` on layer il. Letters: V words, D model width, F feed-forward, G two F, X expert feed-forward,
  * Y two X, Q all query heads, K all key heads, H one head, W Q + two K, E experts, P per-layer width, L layers x P,
- * C positions, T token types, Z three D, 1 one. */
+ * C positions, T token types, Z three D, A rows of the first matrix after pooling, 1 one. */
 int64_t ash_hf_dim(const ash_hf *h, char c, int64_t il);
+/* hf_modules.c: what comes after the transformer, into p.pooling, p.n_dense, dense. */
+ash_status ash_hf_modules_load(ash_hf *h, ash_error *err);
 int64_t ash_hf_head_dim(const ash_hf *h, int64_t il);
 bool ash_hf_own_kv(const ash_hf *h, int64_t il);
 bool ash_hf_own_v(const ash_hf *h, int64_t il);

@@ -151,6 +151,12 @@ static ash_status collect(ash_hf_plan *p, ash_error *err) {
         if (st == ASH_OK) st = open_index(p, index, err);
         json_decref(index);
     }
+    const size_t main_shards = p->n_shards;
+    for (int i = 0; st == ASH_OK && p->h->p.n_dense && !p->h->adapter && i < 2; i++) {
+        char file[160];
+        snprintf(file, sizeof file, "%s/model.safetensors", p->h->dense[i]);
+        st = open_shard(p, file, err);
+    }
     if (st != ASH_OK) return st;
     size_t n = 0;
     for (size_t i = 0; i < p->n_shards; i++) n += ash_st_count(p->shard[i]);
@@ -159,7 +165,14 @@ static ash_status collect(ash_hf_plan *p, ash_error *err) {
     for (size_t i = 0; i < p->n_shards; i++)
         for (size_t k = 0; k < ash_st_count(p->shard[i]); k++) {
             const ash_st_tensor *t = ash_st_at(p->shard[i], k);
-            p->s[p->n_s++] = (source){.name = (char *)bare(t->name), .t = t};
+            const char *name = bare(t->name);
+            if (i >= main_shards) { /* of a module: 2_Dense, 3_Dense */
+                static const char *const module[] = {"dense_2.linear.weight", "dense_3.linear.weight"};
+                if (strcmp(t->name, "linear.weight") != 0)
+                    return ash_fail(err, ASH_E_UNSUPPORTED, "%s holds tensor %.100s, where only linear.weight can be used", p->h->dense[i - main_shards], t->name);
+                name = module[i - main_shards];
+            }
+            p->s[p->n_s++] = (source){.name = (char *)name, .t = t};
         }
     qsort(p->s, p->n_s, sizeof *p->s, cmp_source);
     for (size_t i = 1; i < p->n_s; i++)
@@ -243,6 +256,7 @@ static int need_of(const ash_hf *h, const ash_hf_row *r, int64_t il) {
     case HF_KV: return ash_hf_own_kv(h, il);
     case HF_V: return ash_hf_own_v(h, il);
     case HF_MOE_ALL: return h->p.moe_block ? 1 : -1;
+    case HF_POOLED: return h->p.n_dense ? 1 : -1;
     }
     return -1;
 }

@@ -250,6 +250,30 @@ static ash_status keep_first(void *ctx, size_t pos, const float *h, ash_error *e
     return ASH_OK;
 }
 
+/* y = W x; rows are decoded one by one into `row`. */
+static ash_status times(const ash_mat *w, const float *x, float *row, float *y, ash_error *err) {
+    for (int64_t r = 0; r < w->n_rows; r++) {
+        double sum = 0;
+        if (!ash_dtype_decode(w->type, w->data + (size_t)r * w->row_bytes, row, (uint64_t)w->K))
+            return ash_fail(err, ASH_E_UNSUPPORTED, "%s cannot be decoded", ash_dtype_name(w->type));
+        for (int i = 0; i < w->K; i++) sum += (double)row[i] * (double)x[i];
+        y[r] = (float)sum;
+    }
+    return ASH_OK;
+}
+
+/* The two matrices after pooling (EmbeddingGemma), where the file has them. Without biases, so the vector's length is of no matter. */
+static ash_status after_pooling(const ash_model *m, float *v, ash_error *err) {
+    if (!m->dense_2.data) return ASH_OK;
+    const size_t n = (size_t)m->dense_2.n_rows, e = (size_t)m->dense_2.K;
+    float *mid = ash_alloc((n + ASH_MAX(n, e)) * sizeof *mid);
+    if (!mid) return ash_fail(err, ASH_E_NOMEM, "out of memory for an embedding");
+    ash_status st = times(&m->dense_2, v, mid + n, mid, err);
+    if (st == ASH_OK) st = times(&m->dense_3, mid, mid + n, v, err);
+    ash_free(mid);
+    return st;
+}
+
 ash_status ash_session_embed(ash_session *s, const ash_token *tokens, size_t n, ash_embed_pooling pooling, float *out, ash_error *err) {
     const int e = s->m->hp.n_embd;
     if (n < 1) return ash_fail(err, ASH_E_USAGE, "an embedding needs at least one token");
@@ -260,6 +284,7 @@ ash_status ash_session_embed(ash_session *s, const ash_token *tokens, size_t n, 
     pool_ctx p = {out, e};
     memset(out, 0, (size_t)e * sizeof *out);
     ASH_TRY(eval(s, tokens, n, pooling == ASH_EMBED_LAST ? n - 1 : 0, true, pooling == ASH_EMBED_FIRST ? keep_first : add_state, &p, err));
+    ASH_TRY(after_pooling(s->m, out, err));
     double sq = 0;
     for (int i = 0; i < e; i++) sq += (double)out[i] * (double)out[i];
     const double inv = sq > 0 ? 1.0 / sqrt(sq) : 0; /* the mean's 1/n goes the same way */

@@ -59,6 +59,7 @@ static const ash_arch k_archs[] = {
      .post_norm = true,
      .embd_sqrt = true,
      .encoder = true,
+     .pooled_dense = true,
      .act = ASH_ACT_GELU,
      .swa = ASH_SWA_PATTERN,
      .swa_pattern = 6,

@@ -26,6 +26,7 @@ struct ash_arch {
     bool layer_norm;         /* norms are layer norms with biases */
     bool plain_ffn;          /* act(up) -> down, no gate */
     bool encoder;            /* bidirectional, no logits */
+    bool pooled_dense;       /* the file may have two matrices that are applied to the pooled vector */
     bool token_types;        /* row 0 of token_types and token_embd_norm at the input */
     bool embd_sqrt;          /* embedding times sqrt(n_embd) */
     bool experts;            /* may have experts: softmax, top-k, renormalised */

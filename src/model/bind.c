@@ -283,6 +283,11 @@ static ash_status bind_all(binder *b, ash_error *err) {
     if (!m->arch->encoder && !m->tied) ASH_TRY(bind_mat(b, "output.weight", m->hp.n_vocab, m->hp.n_embd, &m->head, &m->head_name, err));
     ASH_TRY(bind_input(b, err));
     if (!m->arch->out_norm) ASH_TRY(bind_vec(b, "output_norm.weight", m->hp.n_embd, &m->out_norm, err));
+    if (m->arch->pooled_dense && in_file(b, "dense_2.weight")) {
+        const int64_t n = table_rows(b, "dense_2.weight");
+        ASH_TRY(bind_mat(b, "dense_2.weight", n, m->hp.n_embd, &m->dense_2, NULL, err));
+        ASH_TRY(bind_mat(b, "dense_3.weight", m->hp.n_embd, n, &m->dense_3, NULL, err));
+    }
     for (int il = 0; il < m->hp.n_layer; il++) ASH_TRY(bind_layer(b, il, err));
     if (m->hp.n_rope) { /* read by rope.c */
         find(b, "rope_freqs.weight", false, NULL);

@@ -139,6 +139,7 @@ struct ash_model {
     const float *out_norm;              /* NULL where layers end with a norm of their own */
     ash_mat pos_embd, type_embd;        /* encoders: added to the token's row; data NULL: none */
     const float *embd_norm, *embd_norm_b; /* layer norm after that, or NULL */
+    ash_mat dense_2, dense_3;           /* encoders: applied to the pooled vector, n_embd -> n -> n_embd; data NULL: none */
     ash_mat ple_embd, ple_proj;         /* with hp.n_ple: n_vocab and n_embd -> n_layer * n_ple, layer-major rows */
     const char *ple_proj_name;
     const float *ple_norm;              /* n_ple */

@@ -204,6 +204,10 @@ static bool wanted_in_folder(const char *f) {
                                         "chat_template.json",
                                         "modules.json",
                                         "1_Pooling/config.json",
+                                        "2_Dense/config.json",
+                                        "2_Dense/model.safetensors",
+                                        "3_Dense/config.json",
+                                        "3_Dense/model.safetensors",
                                         "model.safetensors.index.json"};
     for (size_t i = 0; i < ASH_ARRAY_LEN(exact); i++)
         if (strcmp(f, exact[i]) == 0) return true;
@@ -384,15 +388,17 @@ static ash_status unpack_folder(job *j, const ash_archive *a, const char *folder
     size_t k = strlen(folder), found = 0;
     char to[PATH], sub[PATH];
     ASH_TRY(make_dir(j, j->r->path));
-    ASH_TRY(join(j, sub, j->r->path, "1_Pooling", ""));
     for (int pass = 0; pass < 2; pass++)
         for (size_t m = 0; m < ash_archive_count(a); m++) {
             const ash_member *e = ash_archive_at(a, m);
             const char *leaf = e->name + k;
             ash_outfile *f;
             if (strncmp(e->name, folder, k) != 0 || !wanted_in_folder(leaf) || (strcmp(leaf, "config.json") == 0) != (pass == 1)) continue;
-            if (strchr(leaf, '/')) ASH_TRY(make_dir(j, sub));
             ASH_TRY(join(j, to, j->r->path, leaf, ""));
+            if (strchr(leaf, '/')) { /* of a module */
+                snprintf(sub, sizeof sub, "%.*s", (int)(strrchr(to, '/') - to), to);
+                ASH_TRY(make_dir(j, sub));
+            }
             ASH_TRY(ash_outfile_open(&f, to, j->err));
             ash_status st = ash_archive_read(a, m, to_file, f, j->err);
             if (st != ASH_OK) {

@@ -11,11 +11,13 @@
 #include <unistd.h>
 
 #include "ashlar/convert.h"
+#include "ashlar/engine.h"
 #include "ashlar/gguf.h"
 #include "base/base.h"
 #include "gguf/safetensors.h"
 
 #include <jansson.h>
+#include <math.h>
 
 /* The one list of cases: folder, tokenizer folder, with a pooling module. */
 static const struct {
@@ -639,6 +641,67 @@ static void test_safetensors(void **state) {
 }
 
 /* Every allocation that fails is a status, and nothing is left behind. */
+/* EmbeddingGemma's matrices after pooling: the vectors are those of a second implementation (make_dense.py); modules that a file cannot
+ * hold are left out with a note, and a shard that lies is refused. */
+static void test_dense(void **s) {
+    (void)s;
+    char p[600];
+    ash_error err;
+    ash_convert_result r = {0};
+    const size_t c = case_of("gemma-embedding");
+    folder(c);
+    snprintf(p, sizeof p, "%s/convert/dense", root());
+    unlink(in_dir("modules.json"));
+    unlink(in_dir("1_Pooling"));
+    link_all(p);
+    if (go(ASH_F32, &r, &err) != ASH_OK) fail_msg("%s", err.msg);
+    ash_model *m = NULL;
+    ash_session *se = NULL;
+    ash_session_opts o = ash_session_defaults();
+    o.n_ctx = 128;
+    o.precision = ASH_PREC_EXACT;
+    assert_int_equal(ash_model_load(&m, out, &err), ASH_OK);
+    int64_t n = 0;
+    assert_true(ash_gguf_get_i64(ash_model_gguf(m), "gemma-embedding.dense_2_feat_out", &n) && n == 96);
+    assert_int_equal(ash_session_new(&se, m, &o, &err), ASH_OK);
+    snprintf(p, sizeof p, "%s/golden/gemma-embedding/cases.json", root());
+    json_t *cases_json = json_load_file(p, 0, NULL), *q;
+    size_t i;
+    json_array_foreach(json_object_get(cases_json, "sequences"), i, q) {
+        const json_t *ids = json_object_get(q, "tokens");
+        ash_token t[128];
+        float got[64], want[64];
+        double dot = 0, worst = 0;
+        for (size_t k = 0; k < json_array_size(ids); k++) t[k] = (ash_token)json_integer_value(json_array_get(ids, k));
+        assert_int_equal(ash_session_embed(se, t, json_array_size(ids), ASH_EMBED_AUTO, got, &err), ASH_OK);
+        snprintf(p, sizeof p, "%s/convert/dense/embedding%zu.f32", root(), i);
+        FILE *f = fopen(p, "rb");
+        assert_non_null(f);
+        assert_int_equal(fread(want, sizeof *want, 64, f), 64);
+        fclose(f);
+        for (int k = 0; k < 64; k++) {
+            dot += (double)got[k] * (double)want[k];
+            worst = fmax(worst, fabs((double)got[k] - (double)want[k]));
+        }
+        assert_true(dot > 1 - 1e-6);
+        assert_true(worst < 1e-5);
+    }
+    assert_int_equal(i, 2);
+    json_decref(cases_json);
+    ash_session_free(se);
+    ash_model_free(m);
+
+    /* sizes that do not follow each other; a path that leaves the folder */
+    static const char swapped[] = "[{\"type\": \"x.Dense\", \"path\": \"3_Dense\"}, {\"type\": \"x.Dense\", \"path\": \"2_Dense\"}]",
+                      outside[] = "[{\"type\": \"x.Dense\", \"path\": \"../x\"}]";
+    replace("modules.json", swapped, sizeof swapped - 1);
+    assert_int_equal(go(ASH_F32, &r, &err), ASH_OK);
+    assert_non_null(strstr(r.notes, "dense modules"));
+    replace("modules.json", outside, sizeof outside - 1);
+    assert_int_equal(go(ASH_F32, &r, &err), ASH_E_FORMAT);
+    drop();
+}
+
 static void test_out_of_memory(void **state) {
     (void)state;
     ash_error err;
@@ -664,6 +727,7 @@ int main(void) {
                                        cmocka_unit_test(test_types),
                                        cmocka_unit_test(test_text_part),
                                        cmocka_unit_test(test_nomic),
+                                       cmocka_unit_test(test_dense),
                                        cmocka_unit_test(test_adapter),
                                        cmocka_unit_test(test_scores_from_merges),
                                        cmocka_unit_test(test_refusals),

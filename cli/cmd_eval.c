@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include "ashlar/eval.h"
+#include "eval_task.h"
 #include "measure.h"
 #include "model_args.h"
 
@@ -11,12 +12,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *text_path, *ref_path, *ref_model, *save_ref, *save_base;
-static int64_t n_ctx = 512, n_chunks, seed = 1;
-static bool fast;
+static const char *text_path, *ref_path, *ref_model, *save_ref, *save_base, *chat_path, *task_path, *answers_path;
+static int64_t n_ctx = 512, n_chunks, seed = 1, n_shots, n_items, max_tokens = 256;
+static bool fast, chat_template;
 
 static const opt_def options[] = {
     {OPT_STR, 0, "text", "FILE", "Text to measure on (default: the wikitext-2 test text that ships with the program).", &text_path},
+    {OPT_STR, 0, "chat", "FILE", "Measure on conversations (JSONL) in the model's own template instead of a text.", &chat_path},
     {OPT_STR, 0, "ref", "REF", "Reference: a model, an .aref file, or llama-perplexity's --kl-divergence-base file.", &ref_path},
     {OPT_STR, 0, "ref-model", "GGUF", "Model of an .aref file, where it has moved.", &ref_model},
     {OPT_STR, 0, "save-ref", "FILE", "Write MODEL's own reference (.aref) for later runs and stop.", &save_ref},
@@ -24,6 +26,12 @@ static const opt_def options[] = {
     {OPT_I64, 0, "ctx", "N", "Tokens per chunk; the second half is scored.", &n_ctx},
     {OPT_I64, 0, "chunks", "N", "Chunks to measure (default: all).", &n_chunks},
     {OPT_I64, 0, "seed", "N", "Seed of the bootstrap.", &seed},
+    {OPT_STR, 0, "task", "FILE", "Score a task (JSONL: multiple choice or generated answers); --ref is then a second model to compare with.", &task_path},
+    {OPT_I64, 0, "shots", "N", "Items shown with their answers before each one of a task (default 0).", &n_shots},
+    {OPT_I64, 0, "items", "N", "Items of a task to score (default: all).", &n_items},
+    {OPT_I64, 0, "max-tokens", "N", "Longest generated answer (default 256).", &max_tokens},
+    {OPT_FLAG, 0, "chat-template", NULL, "Ask a task's questions as a user in the model's template.", &chat_template},
+    {OPT_STR, 0, "answers", "FILE", "Write a task's generated answers there as JSONL.", &answers_path},
     {OPT_FLAG, 0, "fast", NULL, "8-bit activations, as in everyday runs (default: float32).", &fast},
     CLI_CACHE_OPTIONS,
     {OPT_END, 0, NULL, NULL, NULL, NULL}};
@@ -91,6 +99,26 @@ static void print_text(const ash_eval_result *r) {
     line("RMS delta p", r->rms_dp, 100, " %");
 }
 
+static int run_task(const char *model) {
+    ash_task_opts o = ash_task_defaults();
+    ash_error err = {0};
+    if (save_ref || save_base || ref_model) return cli_usage("--save-ref, --save-base and --ref-model do not go with --task");
+    if (n_shots < 0 || n_shots > 1000) return cli_usage("--shots must be 0 to 1000");
+    if (n_items < 0 || n_items > 1 << 20) return cli_usage("--items must be 0 (all) to 1048576");
+    if (max_tokens < 1 || max_tokens > 32768) return cli_usage("--max-tokens must be 1 to 32768");
+    cli_catch_sigint();
+    o.n_shots = (uint32_t)n_shots;
+    o.n_items = (uint32_t)n_items;
+    o.max_tokens = (uint32_t)max_tokens;
+    o.chat = chat_template;
+    o.n_threads = g_threads;
+    o.seed = (uint64_t)seed;
+    o.precision = fast ? ASH_PREC_FAST : ASH_PREC_EXACT;
+    o.progress = cli_progress();
+    ash_status st = cli_cache_types(&o.cache_k, &o.cache_v, &err);
+    return st == ASH_OK ? cli_eval_task(model, ref_path, task_path, answers_path, &o) : cli_fail(&err, st);
+}
+
 static int run(int argc, char **argv) {
     (void)argc;
     ash_error err = {0};
@@ -105,6 +133,8 @@ static int run(int argc, char **argv) {
     if (n_chunks < 0 || n_chunks > 1 << 22) return cli_usage("--chunks must be 0 (all) to 4194304");
     if ((save_ref || save_base) && ref_path) return cli_usage("--save-ref and --save-base describe MODEL itself; --ref does not go with them");
     if (ref_model && !ref_path) return cli_usage("--ref-model goes with --ref");
+    if ((text_path != NULL) + (chat_path != NULL) + (task_path != NULL) > 1) return cli_usage("one of --text, --chat and --task");
+    if (task_path) return run_task(argv[0]);
     cli_catch_sigint();
     o.n_ctx = (uint32_t)n_ctx;
     o.n_chunks = (uint32_t)n_chunks;
@@ -114,7 +144,7 @@ static int run(int argc, char **argv) {
     o.progress = cli_progress();
     ASH_TRY_GOTO(cli_cache_types(&o.cache_k, &o.cache_v, &err), done);
     ASH_TRY_GOTO(ash_model_load(&m, argv[0], &err), done);
-    ASH_TRY_GOTO(cli_ref_load(&ref, &t, m, text_path, ref_path, ref_model, &o, &err), done);
+    ASH_TRY_GOTO(cli_ref_load(&ref, &t, m, text_path, chat_path, ref_path, ref_model, &o, &err), done);
     if (save_ref || save_base) {
         if (save_base) ASH_TRY_GOTO(ash_eval_save_base(m, &t, &o, save_base, &err), done);
         if (save_ref) {
@@ -139,12 +169,15 @@ done:
 
 const ash_cmd cmd_eval = {
     .name = "eval",
-    .usage = "MODEL [--text FILE] [--ref REF]",
-    .summary = "Perplexity on a text, and KL divergence to a reference",
+    .usage = "MODEL [--text FILE|--chat FILE|--task FILE] [--ref REF]",
+    .summary = "Perplexity on a text, KL divergence to a reference, scores on tasks",
     .details = "Uses llama-perplexity's windows: chunks of --ctx tokens one after the other, the second half of each scored. With --ref it also "
                "reports the KL divergence of the model to the reference, in nats per token, with 95 % intervals from a bootstrap over chunks.\n\n"
                "A reference may be another model (both are run side by side), an .aref file written by --save-ref (final hidden states; the head "
-               "is redone from the reference model, so the file is small), or a base file of llama-perplexity.",
+               "is redone from the reference model, so the file is small), or a base file of llama-perplexity.\n\n"
+               "--chat measures on conversations in the model's own chat template. --task scores multiple choice by log-likelihood and generated answers by exact match, "
+               "with Wilson's intervals; with --ref both models answer, and McNemar's exact test and a paired bootstrap say whether they differ. HellaSwag-, ARC-, GSM8K- and "
+               "HumanEval-shaped lines are known, and plain prompt + choices or prompt + answer (docs/formats/tasks.md). Generated code is compared as text, never run.",
     .opts = options,
     .min_args = 1,
     .max_args = 1,

@@ -114,7 +114,7 @@ static ash_status compare(comparison *c, ash_model *m, const char *model_path, u
     o.n_chunks = (uint32_t)n_chunks;
     o.n_threads = g_threads;
     o.progress = cli_progress();
-    ASH_TRY_GOTO(cli_ref_load(&ref, &t, m, text_path, ref_path ? ref_path : model_path, ref_model, &o, err), done);
+    ASH_TRY_GOTO(cli_ref_load(&ref, &t, m, text_path, NULL, ref_path ? ref_path : model_path, ref_model, &o, err), done);
     c->n_ctx = ash_eval_ref_n_ctx(ref);
     c->n_chunks = ash_eval_ref_n_chunks(ref);
     ASH_TRY_GOTO(measure_file(out_path, &t, ref, &o, &c->slice, err), done);

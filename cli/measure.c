@@ -1,6 +1,8 @@
 /* measure.c - see measure.h. */
 #include "measure.h"
 
+#include "ashlar/task.h"
+
 #include <string.h>
 
 bool cli_is_gguf(const char *path) {
@@ -11,7 +13,7 @@ bool cli_is_gguf(const char *path) {
     return n == 4 && memcmp(b, "GGUF", 4) == 0;
 }
 
-ash_status cli_ref_load(ash_eval_ref **ref, ash_eval_text *t, const ash_model *m, const char *text_path, const char *ref_path, const char *ref_model, const ash_eval_opts *o,
+ash_status cli_ref_load(ash_eval_ref **ref, ash_eval_text *t, const ash_model *m, const char *text_path, const char *chat_path, const char *ref_path, const char *ref_model, const ash_eval_opts *o,
                         ash_error *err) {
     ash_model *rm = NULL;
     ash_status st = ASH_OK;
@@ -19,9 +21,11 @@ ash_status cli_ref_load(ash_eval_ref **ref, ash_eval_text *t, const ash_model *m
     if (ref_path && !cli_is_gguf(ref_path)) {
         if (ref_model) ASH_TRY_GOTO(ash_model_load(&rm, ref_model, err), done);
         ASH_TRY_GOTO(ash_eval_ref_open(ref, ref_path, rm, err), done);
-        need_text = text_path != NULL;
+        need_text = text_path || chat_path;
     }
-    if (need_text) {
+    if (need_text && chat_path) {
+        ASH_TRY_GOTO(ash_eval_text_chat(t, m, chat_path, NULL, err), done);
+    } else if (need_text) {
         const char *path = text_path ? text_path : cli_data_file("wikitext2-test.txt");
         if (!path) {
             st = ash_fail(err, ASH_E_USAGE, "the default text is not installed; give --text FILE");

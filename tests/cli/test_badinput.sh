@@ -40,6 +40,7 @@ args() {
     eval) echo "@M --text $T/text.txt" ;;
     imatrix) echo "@M --text $T/text.txt -o @O" ;;
     quantize) echo "@M @O --type Q8_0" ;;
+    experiment) echo "imatrix @M --chunks 1 --ctx 8 --text $T/text.txt --calib $T/text.txt" ;;
     slice) echo "@M --keep first:1 -o @O" ;;
     merge) echo "--anchor @M --donor @M --layers 0 -o @O" ;;
     patch) echo "@M general.name=x" ;;

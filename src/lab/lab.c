@@ -113,7 +113,7 @@ ash_status lab_preset(lab *l, const char *name, const ash_imatrix *im, const cha
     o.file_type = ash_preset_file_type(preset);
     o.n_threads = l->o->n_threads;
     o.progress = l->o->progress;
-    if (im) o.importance = (ash_importance){weights, (void *)(uintptr_t)im};
+    if (im) o.importance = (ash_importance){.weights = weights, .ctx = (void *)(uintptr_t)im};
     ASH_TRY_GOTO(ash_bake(&br, g, out, &o, err), done);
     uint64_t all = 0, super = 0;
     for (size_t i = 0; i < br.n; i++) {

@@ -49,9 +49,23 @@ ash_status lab_deswa(lab *l, ash_error *err) {
     return lab_verdict(l, ASH_LAB_REFUTED, "The patched model loads: all its layers have one shape. It is another model, though: %.3f nats from the source.", row->kld.v);
 }
 
+/* n layers at random that no earlier draw gave (hashes in seen[0..k)), as far as a small model has others. */
+static ash_status draw_new(const lab *l, uint32_t n, uint32_t k, uint64_t *seen, uint32_t *layers, ash_error *err) {
+    for (uint64_t tries = 0; tries < 50; tries++) {
+        ASH_TRY(ash_slice_random(l->m, n, l->o->seed + k + 1000 * tries, layers, err));
+        seen[k] = ash_hash64(layers, n * sizeof *layers);
+        uint32_t i = 0;
+        while (i < k && seen[i] != seen[k]) i++;
+        if (i == k) break;
+    }
+    return ASH_OK;
+}
+
 ash_status lab_swa_slice(lab *l, ash_error *err) {
+    enum { MAX_RANDOM = 64 };
+    uint64_t seen[MAX_RANDOM];
     uint32_t *layers = NULL, n = 0, worse = 0, better = 0;
-    const uint32_t n_layer = (uint32_t)ash_model_n_layer(l->m), n_random = l->o->n_random ? l->o->n_random : 3;
+    const uint32_t n_layer = (uint32_t)ash_model_n_layer(l->m), n_random = l->o->n_random ? ASH_MIN(l->o->n_random, (uint32_t)MAX_RANDOM) : 3;
     ash_slice_info info;
     ash_error none = {0};
     ash_status st;
@@ -71,7 +85,7 @@ ash_status lab_swa_slice(lab *l, ash_error *err) {
     }
     for (uint32_t k = 0; st == ASH_OK && k < n_random; k++) {
         row = lab_row(l, "random drop %u", k + 1);
-        st = row ? ash_slice_random(l->m, n, l->o->seed + k, layers, err) : lab_oom(err);
+        st = row ? draw_new(l, n, k, seen, layers, err) : lab_oom(err);
         if (st == ASH_OK) st = ash_slice_write(&info, l->m, layers, n, l->tmp[0], false, &l->o->progress, err);
         if (st == ASH_OK) st = lab_measure(l, l->tmp[0], row, err);
         if (st != ASH_OK) break;

@@ -145,6 +145,8 @@ static float token_weight(const ash_moments *mo, ash_tap_point p, const float *r
     return s > 0 ? (float)(1 / sqrt(s)) : 0;
 }
 
+/* The first token is what most heads look at when they look at nothing. Seen once in a window, it would be where
+ * compensation puts the errors, so it counts as half a window. */
 static void tap(void *ctx, int layer, ash_tap_point p, int expert, const float *x, int64_t ldx, int n_tok, int K) {
     (void)layer, (void)expert;
     const tap_ctx *c = ctx;
@@ -153,7 +155,8 @@ static void tap(void *ctx, int layer, ash_tap_point p, int expert, const float *
     if ((int)p >= ASH_MOMENT_POINTS || mo->K[p] != K) return;
     float *d = mo->in[p] + c->chunk * mo->n_ctx * k;
     for (int t = 0; t < n_tok; t++) {
-        const float w = token_weight(mo, p, c->p->x + c->chunk * mo->per + (size_t)t * E, x + t * ldx, K);
+        float w = token_weight(mo, p, c->p->x + c->chunk * mo->per + (size_t)t * E, x + t * ldx, K);
+        if (t == 0) w *= sqrtf(ASH_MOMENT_FIRST * (float)n_tok);
         for (size_t i = 0; i < k; i++) d[(size_t)t * k + i] = w * x[(size_t)t * (size_t)ldx + i];
     }
 }

@@ -34,7 +34,7 @@ const float *ash_plan_weights(const ash_importance *im, const ash_gguf_tensor *t
 
 static double typical(const ash_planner *p, const plan_unit *u) {
     if (u->pub.role < 0 || u->pub.lookup_only) return 0.3;
-    if (u->pub.role != ASH_ROLE_EMBD && u->pub.role != ASH_ROLE_OUTPUT) return ash_plan_typical(u->pub.role);
+    if (u->pub.role != ASH_ROLE_EMBD && u->pub.role != ASH_ROLE_OUTPUT) return ash_plan_typical(u->pub.role) * exp(u->prior);
     bool weighted = p->o.importance.weights && p->o.importance.weights(p->o.importance.ctx, u->pub.tensor, ash_gguf_tensor_at(p->g, u->tensor)->ne[0]);
     return weighted ? 40 : 1;
 }
@@ -50,7 +50,8 @@ typedef struct {
     uint64_t n_mat, mat_rows;     /* matrices with weights of their own, their rows */
     float *rows;                  /* sample x ne0 */
     double *err;                  /* n_opts x sample */
-    double *norm;                 /* sample */
+    double *norm;                 /* sample; */
+    double *raw;                  /* sample: without importance */
     uint8_t *code;                /* per thread: one encoded row */
     float *scratch;               /* per thread: source row, decoded row */
     size_t code_stride, scratch_stride;
@@ -80,9 +81,14 @@ static void fetch(void *ctx, int64_t b, int64_t e, int ith) {
             ash_fail(&x->errs[ith], ASH_E_UNSUPPORTED, "its type cannot be decoded");
             return;
         }
-        double s = 0;
-        for (uint64_t j = 0; j < x->ne0; j++) s += (imp ? (double)imp[j] : 1.0) * (double)row[j] * (double)row[j];
+        double s = 0, raw = 0;
+        for (uint64_t j = 0; j < x->ne0; j++) {
+            const double sq = (double)row[j] * (double)row[j];
+            s += (imp ? (double)imp[j] : 1.0) * sq;
+            raw += sq;
+        }
         x->norm[i] = s * share_of(x, (uint64_t)i);
+        x->raw[i] = raw;
     }
 }
 
@@ -125,10 +131,11 @@ static ash_status unit_errors(ash_planner *p, plan_unit *u, ash_pool *pool, ash_
     x.rows = ash_alloc(x.sample * ne[0] * sizeof *x.rows);
     x.err = ash_calloc((size_t)n_opts * x.sample, sizeof *x.err);
     x.norm = ash_calloc(x.sample, sizeof *x.norm);
+    x.raw = ash_calloc(x.sample, sizeof *x.raw);
     x.code = ash_alloc((size_t)nt * x.code_stride);
     x.scratch = ash_alloc((size_t)nt * x.scratch_stride * sizeof *x.scratch);
     x.errs = ash_calloc((size_t)nt, sizeof *x.errs);
-    if (!x.rows || !x.err || !x.norm || !x.code || !x.scratch || !x.errs || (raw && !imp)) {
+    if (!x.rows || !x.err || !x.norm || !x.raw || !x.code || !x.scratch || !x.errs || (raw && !imp)) {
         st = ash_fail(err, ASH_E_NOMEM, "out of memory while sampling tensor %s", t->name);
         goto done;
     }
@@ -150,8 +157,10 @@ static ash_status unit_errors(ash_planner *p, plan_unit *u, ash_pool *pool, ash_
             ash_error_prefix(err, "tensor %s", t->name);
             goto done;
         }
-    double norm = 0;
-    for (uint64_t i = 0; i < x.sample; i++) norm += x.norm[i];
+    double norm = 0, raw_sum = 0, used = 0;
+    for (uint64_t i = 0; i < x.sample; i++) norm += x.norm[i], raw_sum += x.raw[i], used += share_of(&x, i);
+    u->energy = used > 0 ? norm / used * (double)t->ne[1] : 0;
+    u->raw = raw_sum / (double)x.sample / (double)t->ne[0];
     for (int k = 0; k < n_opts; k++) {
         double s = 0;
         if (u->opts[k].rel_err == 0) continue;
@@ -163,6 +172,7 @@ done:
     ash_free(x.rows);
     ash_free(x.err);
     ash_free(x.norm);
+    ash_free(x.raw);
     ash_free(x.code);
     ash_free(x.scratch);
     ash_free(x.errs);
@@ -180,7 +190,7 @@ ash_status ash_plan_errors(ash_planner *p, ash_error *err) {
     }
     if (st == ASH_OK && p->o.progress.fn) p->o.progress.fn(p->o.progress.ctx, "encoding errors", (double)p->n, (double)p->n, NULL);
     ash_pool_free(pool);
-    return st;
+    return st == ASH_OK ? ash_plan_prior(p, err) : st;
 }
 
 /* ---- from errors to nats ---- */

@@ -17,6 +17,8 @@ typedef struct {
     plan_measured m[PLAN_MAX_MEASURED];
     int n_m;
     double scale;               /* what refinement learned */
+    double energy, raw;         /* E|W x|^2 of one matrix (with importance); mean squared weight */
+    double prior;               /* log factor on the role's typical sensitivity, prior.c */
 } plan_unit;
 
 struct ash_planner {
@@ -32,6 +34,8 @@ struct ash_planner {
 
 /* Fill rel_err of every option of every unit. */
 ash_status ash_plan_errors(ash_planner *p, ash_error *err);
+/* Fill prior of every unit, from energy and raw. */
+ash_status ash_plan_prior(ash_planner *p, ash_error *err);
 /* Typical sensitivity of a block role (ASH_ROLE_*), nats per unit of relative error. */
 double ash_plan_typical(int role);
 /* damages from k, e0, slope and scale of one unit */

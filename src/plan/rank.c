@@ -64,7 +64,7 @@ ash_status ash_planner_rank(const ash_planner *p, ash_predictor what, uint64_t s
             le += log(u->m[m].err) / u->n_m;
         }
         seen[n] = lk;
-        said[n] = log(ash_plan_typical(u->pub.role)) + (what == ASH_PREDICT_WEIGHTS ? le : 0);
+        said[n] = log(ash_plan_typical(u->pub.role)) + (what == ASH_PREDICT_WEIGHTS ? le + u->prior : 0);
         n++;
     }
     r->n = n;

@@ -15,6 +15,7 @@
 static const char *text_path, *ref_path, *ref_model, *save_ref, *save_base, *chat_path, *task_path, *answers_path;
 static int64_t n_ctx = 512, n_chunks, seed = 1, n_shots, n_items, max_tokens = 256;
 static bool fast, chat_template;
+static opt_list lora_args;
 
 static const opt_def options[] = {
     {OPT_STR, 0, "text", "FILE", "Text to measure on (default: the wikitext-2 test text that ships with the program).", &text_path},
@@ -33,6 +34,7 @@ static const opt_def options[] = {
     {OPT_FLAG, 0, "chat-template", NULL, "Ask a task's questions as a user in the model's template.", &chat_template},
     {OPT_STR, 0, "answers", "FILE", "Write a task's generated answers there as JSONL.", &answers_path},
     {OPT_FLAG, 0, "fast", NULL, "8-bit activations, as in everyday runs (default: float32).", &fast},
+    CLI_LORA_OPT(&lora_args),
     CLI_CACHE_OPTIONS,
     {OPT_END, 0, NULL, NULL, NULL, NULL}};
 
@@ -129,6 +131,8 @@ static int run(int argc, char **argv) {
     ash_eval_ref *ref = NULL;
     ash_eval_result r = {0};
     ash_eval_opts o = ash_eval_defaults();
+    ash_session_opts so = {0};
+    cli_loras loras = {.n = 0};
     if (n_ctx < 8 || n_ctx > 1 << 20) return cli_usage("--ctx must be 8 to 1048576");
     if (n_chunks < 0 || n_chunks > 1 << 22) return cli_usage("--chunks must be 0 (all) to 4194304");
     if ((save_ref || save_base) && ref_path) return cli_usage("--save-ref and --save-base describe MODEL itself; --ref does not go with them");
@@ -144,6 +148,8 @@ static int run(int argc, char **argv) {
     o.progress = cli_progress();
     ASH_TRY_GOTO(cli_cache_types(&o.cache_k, &o.cache_v, &err), done);
     ASH_TRY_GOTO(ash_model_load(&m, argv[0], &err), done);
+    ASH_TRY_GOTO(cli_loras_load(&loras, &lora_args, m, &so, &err), done);
+    o.adapters = so.adapters, o.adapter_scales = so.adapter_scales, o.n_adapters = so.n_adapters;
     ASH_TRY_GOTO(cli_ref_load(&ref, &t, m, text_path, chat_path, ref_path, ref_model, &o, &err), done);
     if (save_ref || save_base) {
         if (save_base) ASH_TRY_GOTO(ash_eval_save_base(m, &t, &o, save_base, &err), done);
@@ -163,6 +169,7 @@ done:
     ash_eval_result_free(&r);
     ash_eval_ref_free(ref);
     ash_eval_text_free(&t);
+    cli_loras_free(&loras);
     ash_model_free(m);
     return code;
 }

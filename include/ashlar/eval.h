@@ -39,6 +39,9 @@ typedef struct {
     int n_threads;         /* 0: all usable processors */
     ash_precision precision; /* of the model under test; references are always exact */
     ash_kv_type cache_k, cache_v; /* KV cache of the model under test */
+    const ash_adapter *const *adapters; /* LoRA adapters of the model under test; borrowed */
+    const float *adapter_scales;
+    int n_adapters;
     int cpu_level;         /* -1: best available */
     uint64_t seed;         /* of the bootstrap */
     uint64_t mem_bytes;    /* budget for activations and logits; 0: 512 MiB */

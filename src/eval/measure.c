@@ -115,6 +115,9 @@ static ash_status run_session(run *r, const ash_token *tok, const ash_eval_opts 
     so.precision = o->precision;
     so.cache_k = o->cache_k;
     so.cache_v = o->cache_v;
+    so.adapters = o->adapters;
+    so.adapter_scales = o->adapter_scales;
+    so.n_adapters = o->n_adapters;
     ash_session *s = NULL;
     ASH_TRY(ash_session_new(&s, r->m, &so, err));
     ash_status st = ASH_OK;
@@ -173,7 +176,7 @@ static ash_status run_all(run *r, const ash_eval_opts *o, bool add_bos, ash_toke
         st = ash_fail(err, ASH_E_NOMEM, "out of memory for the logits of %d positions", r->cap);
         goto done;
     }
-    const bool session = o->precision == ASH_PREC_FAST || o->cache_k != ASH_KV_AUTO || o->cache_v != ASH_KV_AUTO;
+    const bool session = o->precision == ASH_PREC_FAST || o->cache_k != ASH_KV_AUTO || o->cache_v != ASH_KV_AUTO || o->n_adapters > 0;
     st = session ? run_session(r, tok, o, err) : run_exact(r, tok, o, err);
 done:
     ash_free(tok);

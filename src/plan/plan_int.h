@@ -36,6 +36,8 @@ struct ash_planner {
 ash_status ash_plan_errors(ash_planner *p, ash_error *err);
 /* Fill prior of every unit, from energy and raw. */
 ash_status ash_plan_prior(ash_planner *p, ash_error *err);
+/* ASH_ROLE_* of a tensor's name, -1: unknown. */
+int ash_plan_role(const char *tensor);
 /* Typical sensitivity of a block role (ASH_ROLE_*), nats per unit of relative error. */
 double ash_plan_typical(int role);
 /* damages from k, e0, slope and scale of one unit */

@@ -48,6 +48,13 @@ static void place_of(const char *name, int32_t *layer, int *role) {
     if (r >= 0 && in_block == (*layer >= 0)) *role = r;
 }
 
+int ash_plan_role(const char *tensor) {
+    int32_t layer;
+    int role;
+    place_of(tensor, &layer, &role);
+    return role;
+}
+
 ash_status ash_planner_new(ash_planner **out, const ash_gguf *g, const ash_planner_opts *o, ash_error *err) {
     *out = NULL;
     ash_status st = ASH_OK;

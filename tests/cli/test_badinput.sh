@@ -29,6 +29,7 @@ printf 'GGUF\003\000\000\000\377\377\377\377\377\377\377\177\377\377\377\377\377
 # A sound container without a model in it
 printf 'GGUF\003\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000' >"$T/in/hollow.gguf"
 cp "$good" "$T/m.gguf"
+"$A" quantize "$good" "$T/q4.gguf" --type Q4_0 >/dev/null || fail "no second model to repair"
 echo "The quick brown fox jumps over the lazy dog." >"$T/text.txt"
 
 # verb: arguments that are right but for the model (@M) or the output (@O)
@@ -45,6 +46,7 @@ args() {
     merge) echo "--anchor @M --donor @M --layers 0 -o @O" ;;
     patch) echo "@M general.name=x" ;;
     widen) echo "@M @O" ;;
+    repair) echo "@M --of $T/q4.gguf --percent 50 -o @O" ;;
     sweep) echo "@M --text $T/text.txt -o @O" ;;
     plan) echo "@M --size 1MB -o @O" ;;
     fit) echo "@M --size 1MB -o @O" ;;
@@ -88,7 +90,7 @@ done
 [ "$(printf 'Once upon a time there was a text file.\nIt was no model.\n' | cksum)" = "$(cksum <"$T/in/text.gguf")" ] || fail "a bad file was changed"
 
 # Outputs that cannot be written
-for v in logits quantize widen slice merge imatrix sweep plan fit; do
+for v in logits quantize widen repair slice merge imatrix sweep plan fit; do
     has $v || continue
     for o in /proc/o.gguf "$T/no/such/dir/o.gguf" "$T/dir.gguf"; do
         # shellcheck disable=SC2046
@@ -106,7 +108,7 @@ fi
 # A full disk: a tiny tmpfs where that is allowed, else a file-size limit
 mkdir "$T/tiny"
 if mount -t tmpfs -o size=64k tmpfs "$T/tiny" 2>/dev/null; then mnt=$T/tiny; fi
-for v in quantize widen slice merge logits edit; do
+for v in quantize widen repair slice merge logits edit; do
     has $v || continue
     if [ -n "$mnt" ]; then o=$mnt/o limit=unlimited; else o=$T/tiny/o limit=64; fi
     case $v in

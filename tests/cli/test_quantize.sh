@@ -32,6 +32,18 @@ same "$T/q.gguf" "$T/q2.gguf"
 want 0 "Q8_0" quantize "$M" "$T/q1.gguf" --type Q8_0 -t 1
 same "$T/q.gguf" "$T/q1.gguf"
 
+# repair: an adapter that the runner takes, within its bytes; what cannot be repaired is said
+want 0 "" quantize "$M" "$T/r4.gguf" --type Q4_0
+want 0 "won back" repair "$T/r4.gguf" --of "$M" -o "$T/rep.gguf" --percent 30
+want 0 '"rel_err_after"' repair "$T/r4.gguf" --of "$M" -o "$T/rep2.gguf" --percent 30 --json
+same "$T/rep.gguf" "$T/rep2.gguf"
+want 0 "" logits "$T/r4.gguf" --lora "$T/rep.gguf" --tokens 1,2,3 -o "$T/rep.bin"
+want 2 "nothing to repair" repair "$M" --of "$M" -o "$T/rep3.gguf"
+want 2 "give the original" repair "$T/r4.gguf" -o "$T/rep3.gguf"
+want 4 "not one direction" repair "$T/r4.gguf" --of "$M" -o "$T/rep3.gguf" --size 10
+want 2 "no tensor\|is it another model\|in the quantized file" repair "$T/r4.gguf" --of "$D/golden/phi3/model.gguf" -o "$T/rep3.gguf"
+[ ! -e "$T/rep3.gguf" ] && ok || bad "a refused repair wrote a file"
+
 # presets: a name that is no type is one; stand-ins are named
 want 0 "stands in for" quantize "$M" "$T/p.gguf" --preset Q2_K --dry-run
 want 0 "Q6_K\|Q8_0" quantize "$M" "$T/p.gguf" --type q4_k_m --dry-run

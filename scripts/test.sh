@@ -84,18 +84,8 @@ if [ "$tier" != --quick ]; then
 
   stage "fuzz targets, $fuzz_s s each"
   build fuzz
-  for f in build/fuzz/tests/fuzz/fuzz_*; do
-    [ -x "$f" ] && [ -f "$f" ] || continue
-    n=$(basename "$f")
-    mkdir -p "build/fuzz/work/$n"
-    if ! "$f" -max_total_time="$fuzz_s" -timeout=20 -rss_limit_mb=2048 -print_final_stats=0 -artifact_prefix="build/fuzz/work/$n-" \
-      "build/fuzz/work/$n" "tests/fuzz/corpus/${n#fuzz_}" >"build/fuzz/$n.log" 2>&1; then
-      tail -n 40 "build/fuzz/$n.log"
-      echo "$n: FAILED"
-      exit 1
-    fi
-    echo "$n: $(grep -c . "build/fuzz/$n.log") log lines, no finding"
-  done
+  # one target per processor at a time: a target uses one
+  find build/fuzz/tests/fuzz -maxdepth 1 -name 'fuzz_*' -type f -perm -u+x | sort | xargs -n 1 -P "$jobs" sh scripts/fuzz_one.sh "$fuzz_s"
 fi
 
 if [ "$tier" = --long ]; then

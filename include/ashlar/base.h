@@ -100,6 +100,10 @@ ASH_API bool ash_cpu_level_parse(const char *s, ash_cpu_level *out);
 ASH_API const char *ash_cpu_model(void);             /* "AMD EPYC ..." or "unknown"; static storage */
 ASH_API int ash_cpu_count(void);                     /* usable processors (affinity-aware), >= 1 */
 
+/* Memory of this machine in bytes, as far as a control group lets this process have it: all of it, and what is free or can be freed now. */
+typedef struct { uint64_t total, available; } ash_ram;
+ASH_API ash_ram ash_ram_read(void);
+
 /* Progress of long jobs. `done` of `total` units of `stage`; note may be NULL. Return false to
  * cancel: the job ends with ASH_E_CANCELLED, checkpointed where it can be. Called from the thread
  * that runs the job. */

@@ -4,7 +4,7 @@
 #ifndef ASHLAR_CONVERT_H
 #define ASHLAR_CONVERT_H
 
-#include "ashlar/tensor.h"
+#include "ashlar/gguf.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -35,6 +35,9 @@ typedef struct {
  * every shape is held against config.json. Memory: the mapped shards, one slab of rows, and the vocabulary. r may be NULL. */
 ASH_API ash_status ash_convert(ash_convert_result *r, const char *dir, const char *out, const ash_convert_opts *o, ash_error *err);
 
+/* The header of the GGUF that a config.json leads to, without weights (ash_gguf_hollow) and without a vocabulary: what a model is made of, known
+ * before it is fetched. Matrices have the type config.json states. */
+ASH_API ash_status ash_convert_header(ash_gguf **g, const char *config_json, ash_error *err);
 /* i-th architecture that convert knows, as config.json names it; NULL at the end. */
 ASH_API const char *ash_convert_arch(int i);
 /* i-th pre-tokenizer name for opts.pre; NULL at the end. */

@@ -53,6 +53,12 @@ typedef struct ash_gguf ash_gguf; /* immutable after open; may be shared by thre
 ASH_API ash_status ash_gguf_open(ash_gguf **g, const char *path, ash_error *err);
 /* The same over caller-owned bytes that must outlive g (tests, fuzzing). */
 ASH_API ash_status ash_gguf_open_mem(ash_gguf **g, const void *p, size_t n, ash_error *err);
+/* A header alone: `p` holds the first n bytes of a file, at least up to its tensor data, which need not be there. All tensor values read as
+ * zero and take no memory. p is copied. The second takes a file, which may be cut off anywhere after its header; *lost (may be NULL) gets the
+ * bytes that are missing at its end. */
+ASH_API ash_status ash_gguf_open_header(ash_gguf **g, const void *p, size_t n, ash_error *err);
+ASH_API ash_status ash_gguf_open_cut(ash_gguf **g, const char *path, uint64_t *lost, ash_error *err);
+ASH_API bool ash_gguf_hollow(const ash_gguf *g); /* opened by one of these two */
 ASH_API void ash_gguf_close(ash_gguf *g);
 /* Let the metadata's pages of a mapped file leave memory; they come back when read. Thread-safe. */
 ASH_API void ash_gguf_forget_metadata(const ash_gguf *g);

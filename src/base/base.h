@@ -92,6 +92,9 @@ ash_status ash_file_write_atomic(const char *path, const void *p, size_t n, ash_
 /* Scratch memory backed by an unlinked file in `dir` (spill space): the kernel may write it back. */
 ash_status ash_spill_map(const char *dir, uint64_t n, void **p, ash_error *err);
 void ash_spill_unmap(void *p, uint64_t n);
+/* n bytes that read as zero and take memory only where they are written: stands in for tensor data that is not there. */
+ash_status ash_zero_map(uint64_t n, void **p, ash_error *err);
+void ash_zero_unmap(void *p, uint64_t n);
 
 /* ---- threads (pool.c): a fixed set of workers that spin briefly, then park ---- */
 typedef struct ash_pool ash_pool;

@@ -67,4 +67,16 @@ void ash_spill_unmap(void *p, uint64_t n) {
     if (p) munmap(p, n ? n : 1);
 }
 
+ash_status ash_zero_map(uint64_t n, void **p, ash_error *err) {
+    *p = NULL;
+    void *m = n > (uint64_t)SIZE_MAX ? MAP_FAILED : mmap(NULL, n ? n : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (m == MAP_FAILED) return ash_fail(err, ASH_E_LIMIT, "%llu bytes of address space cannot be had", (unsigned long long)n);
+    *p = m;
+    return ASH_OK;
+}
+
+void ash_zero_unmap(void *p, uint64_t n) {
+    if (p) munmap(p, n ? n : 1);
+}
+
 #endif

@@ -235,6 +235,16 @@ ash_status ash_range_use(const void *p, uint64_t n, ash_range_how how, ash_error
     return ASH_OK;
 }
 
+ash_status ash_zero_map(uint64_t n, void **p, ash_error *err) {
+    *p = VirtualAlloc(NULL, n ? n : 1, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
+    return *p ? ASH_OK : ash_fail(err, ASH_E_LIMIT, "%llu bytes of address space cannot be had", (unsigned long long)n);
+}
+
+void ash_zero_unmap(void *p, uint64_t n) {
+    (void)n;
+    if (p) VirtualFree(p, 0, MEM_RELEASE);
+}
+
 /* ---- strings, sorting ---- */
 void *ash_win_memmem(const void *hay, size_t n_hay, const void *needle, size_t n_needle) {
     const char *h = hay, *end = h + n_hay;

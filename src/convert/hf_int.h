@@ -148,6 +148,9 @@ ash_status ash_hf_plan_declare(ash_hf_plan *p, ash_gguf_writer *w, ash_dtype typ
 ash_status ash_hf_plan_write(ash_hf_plan *p, ash_gguf_writer *w, const char *stage, ash_error *err);
 uint64_t ash_hf_plan_weights(const ash_hf_plan *p);
 size_t ash_hf_plan_count(const ash_hf_plan *p);
+/* Whether the row must be there (1), may be (0), or cannot be (-1) on this layer. */
+int ash_hf_need_of(const ash_hf *h, const ash_hf_row *r, int64_t il);
+bool ash_hf_keeps_f32(const char *name, int n_dims);
 /* "layers.%d.x" with the numbers put in; false when it does not fit. */
 bool ash_hf_name(char *out, size_t n, const char *pattern, int64_t il, int64_t e);
 

@@ -205,10 +205,10 @@ static bool ends(const char *s, const char *with) {
 }
 
 /* Vectors, norms, routers, position and type tables, and what is no ".weight" keep full precision. */
-static bool wants_f32(const out_tensor *t) {
-    if (ends(t->name, ".lora_a") || ends(t->name, ".lora_b")) return false;
-    return t->n_dims < 2 || !ends(t->name, ".weight") || ends(t->name, "_norm.weight") || ends(t->name, "ffn_gate_inp.weight") ||
-           strcmp(t->name, "position_embd.weight") == 0 || strcmp(t->name, "token_types.weight") == 0;
+bool ash_hf_keeps_f32(const char *name, int n_dims) {
+    if (ends(name, ".lora_a") || ends(name, ".lora_b")) return false;
+    return n_dims < 2 || !ends(name, ".weight") || ends(name, "_norm.weight") || ends(name, "ffn_gate_inp.weight") ||
+           strcmp(name, "position_embd.weight") == 0 || strcmp(name, "token_types.weight") == 0;
 }
 
 static out_tensor *add_out(ash_hf_plan *p, const char *pattern, int64_t il, ash_error *err) {
@@ -244,8 +244,7 @@ static ash_status check_shape(const ash_hf_plan *p, const ash_st_tensor *t, cons
     return ASH_OK;
 }
 
-/* Whether the row must be there (1), may be (0), or cannot be (-1) on this layer. */
-static int need_of(const ash_hf *h, const ash_hf_row *r, int64_t il) {
+int ash_hf_need_of(const ash_hf *h, const ash_hf_row *r, int64_t il) {
     switch (r->need) {
     case HF_REQ: return 1;
     case HF_OPT: return 0;
@@ -262,7 +261,7 @@ static int need_of(const ash_hf *h, const ash_hf_row *r, int64_t il) {
 }
 
 static ash_status add_row(ash_hf_plan *p, const ash_hf_row *r, int64_t il, ash_error *err) {
-    int need = need_of(p->h, r, il);
+    int need = ash_hf_need_of(p->h, r, il);
     int64_t n = r->op == HF_STACK ? p->h->p.n_expert : 1;
     char name[160];
     if (need < 0) return ASH_OK;
@@ -424,7 +423,7 @@ ash_status ash_hf_plan_new(ash_hf_plan **out, ash_hf *h, ash_error *err) {
         for (int d = 0; d < t->n_dims; d++)
             if (ash_mul_ovf(n, t->shape[d], &n)) return ash_fail(err, ASH_E_RANGE, "tensor %s: its size overflows", t->name);
         p->weights += n;
-        if (wants_f32(t)) continue;
+        if (ash_hf_keeps_f32(t->name, t->n_dims)) continue;
         bytes[t->src[0]->dtype] += n;
         if (bytes[t->src[0]->dtype] > bytes[p->type]) p->type = (ash_dtype)t->src[0]->dtype;
     }
@@ -448,7 +447,7 @@ ash_status ash_hf_plan_declare(ash_hf_plan *p, ash_gguf_writer *w, ash_dtype typ
     for (size_t i = 0; i < p->n_out; i++) {
         out_tensor *t = &p->out[i];
         uint64_t ne[4] = {1, 1, 1, 1};
-        t->type = wants_f32(t) ? ASH_F32 : type;
+        t->type = ash_hf_keeps_f32(t->name, t->n_dims) ? ASH_F32 : type;
         for (int d = 0; d < t->n_dims; d++) ne[d] = t->shape[t->n_dims - 1 - d];
         ASH_TRY(ash_gguf_add_tensor(w, t->name, t->type, t->n_dims, ne, err));
     }

@@ -35,7 +35,15 @@ struct ash_gguf {
     ash_gguf_tensor *tensor;
     uint32_t *kv_order, *tensor_order; /* indices sorted by name */
     char *names;                       /* of all tensors, NUL-terminated, one block */
+    bool unranged;                     /* while parsing: tensors may lie beyond the end */
+    void *zero;                        /* a hollow file's bytes: the header, then zeros */
+    uint64_t n_zero;
 };
+
+/* Header and tensor list of g->p, g->n. */
+ash_status ash_gguf_parse(ash_gguf *g, ash_error *err);
+/* A hollow file's own copy of a tensor's bytes, to be filled by who opened it; NULL for other files. */
+void *ash_gguf_hollow_data(ash_gguf *g, const char *tensor);
 
 /* Bytes of one fixed-size value; 0 for STRING, ARRAY and unknown types. */
 uint32_t ash_gv_size(ash_gv_type t);

@@ -281,10 +281,10 @@ static ash_status check_ranges(ash_gguf *g, ash_error *err) {
         uint64_t begin, end;
         if (ash_add_ovf(g->data_offset, t->offset, &begin) || ash_add_ovf(begin, t->n_bytes, &end))
             return ash_fail(err, ASH_E_FORMAT, "tensor %s: offset %llu is impossible", t->name, (ull)t->offset);
-        if (end > g->n)
+        if (end > g->n && !g->unranged)
             return ash_fail_at(err, ASH_E_FORMAT, begin, "tensor %s needs bytes %llu to %llu but the file ends at %llu (truncated?)",
                                t->name, (ull)begin, (ull)end, (ull)g->n);
-        t->data = g->p + begin;
+        t->data = g->unranged ? NULL : g->p + begin;
     }
     bool ascending = true;
     for (size_t i = 1; ascending && i < g->n_tensors; i++) ascending = g->tensor[i - 1].offset <= g->tensor[i].offset;
@@ -342,7 +342,7 @@ static ash_status read_tensors(ash_gguf *g, ash_rd *r, uint64_t n_tensors, ash_e
 }
 
 /* ---- open, close ---- */
-static ash_status parse(ash_gguf *g, ash_error *err) {
+ash_status ash_gguf_parse(ash_gguf *g, ash_error *err) {
     ash_rd r = ash_rd_init(g->p, g->n);
     uint64_t n_kv = 0, n_tensors = 0;
     ASH_TRY(read_header(g, &r, &n_kv, &n_tensors, err));
@@ -359,7 +359,7 @@ ash_status ash_gguf_open(ash_gguf **out, const char *path, ash_error *err) {
     if (s == ASH_OK) {
         g->p = g->map.p;
         g->n = g->map.n;
-        s = parse(g, err);
+        s = ash_gguf_parse(g, err);
         if (s != ASH_OK && err) ash_error_prefix(err, "%s", path);
     }
     if (s != ASH_OK) {
@@ -376,7 +376,7 @@ ash_status ash_gguf_open_mem(ash_gguf **out, const void *p, size_t n, ash_error 
     if (!g) return ash_fail(err, ASH_E_NOMEM, "out of memory opening a GGUF");
     g->p = p;
     g->n = n;
-    ash_status s = parse(g, err);
+    ash_status s = ash_gguf_parse(g, err);
     if (s != ASH_OK) {
         ash_gguf_close(g);
         return s;
@@ -392,6 +392,7 @@ void ash_gguf_forget_metadata(const ash_gguf *g) {
 void ash_gguf_close(ash_gguf *g) {
     if (!g) return;
     ash_map_close(&g->map);
+    ash_zero_unmap(g->zero, g->n_zero);
     ash_free(g->kv);
     ash_free(g->tensor);
     ash_free(g->kv_order);

@@ -255,7 +255,7 @@ static int run(int argc, char **argv) {
     o.progress = cli_progress();
     if (imatrix_path) {
         ASH_TRY_GOTO(ash_imatrix_load(&im, imatrix_path, &err), done);
-        o.weights = (ash_importance){weights_of, im};
+        o.weights = (ash_importance){.weights = weights_of, .ctx = im};
     }
     FILE *f = no_predict || predict ? NULL : fopen(argv[0], "rbe");
     o.predict = predict;

@@ -91,7 +91,7 @@ static int run(int argc, char **argv) {
     if (st == ASH_OK) {
         o.budget_bytes = size ? (uint64_t)size : (uint64_t)((double)ash_gguf_file_bytes(q) * percent / 100);
         o.max_rank = (int)max_rank;
-        if (im) o.importance = (ash_importance){weights, im};
+        if (im) o.importance = (ash_importance){.weights = weights, .ctx = im};
         if (sw.n) o.damage = swept, o.damage_ctx = &sw;
         o.seed = (uint64_t)seed;
         o.n_threads = g_threads;

@@ -103,7 +103,8 @@ typedef struct ash_prefix_index {
     uint32_t *link;        /* length (at most 255) << 24 | how many places before it its longest prefix stands, 0: the one byte */
     ash_prefix_ent *ent;
     _Atomic uint32_t *edge; /* found out with `last`: key of the merge that ends its last symbol + 1; 0: not known */
-    _Atomic uint64_t *memo; /* merge_long.c's, zeros at first, or NULL; any thread writes, always the same under the same key */
+    _Atomic uint64_t *memo; /* merge_long.c's keys of pairs, zeros at first, or NULL; any thread writes, always the same under the same key */
+    _Atomic uint32_t *seam; /* merge_long.c's seams, likewise */
     bool odd;              /* SPM: a token is no UTF-8, so symbols could be cut */
 } ash_prefix_index;
 static inline uint32_t ash_prefix_len(const ash_prefix_index *x, uint32_t e) {

@@ -24,13 +24,15 @@
 #define ENT_SYM (UINT32_MAX - 1) /* in place of an entry: the first symbol, which is none */
 
 /* longest: the longest entry that begins there; start: | SKIPPED if one that is longer than ent and stands was not tried. */
-typedef struct { uint32_t start, ent, longest; } taken;
+typedef struct {
+    uint32_t start, ent, longest;
+} taken;
 #define SKIPPED (1u << 31)
 
 struct ash_long {
     const ash_vocab *v;
     const ash_prefix_index *x;
-    uint64_t *dead;          /* bit per byte: nothing fits from here on */
+    uint64_t *dead; /* bit per byte: nothing fits from here on */
     size_t n_dead;
     taken *st;
     size_t st_cap;
@@ -75,6 +77,23 @@ static bool encode(ash_long *l, const char *p, uint32_t start, uint32_t n) {
 
 static inline uint64_t both(uint32_t a, uint32_t b) { return (uint64_t)a << ASH_MEMO_ENT | b; }
 static inline uint32_t place(uint64_t both, uint32_t size) { return (uint32_t)((both * 0x9e3779b97f4a7c15u) >> 40) & (size - 1); }
+/* The memo of seams: 32 bits an entry, so that more of it stays near. The pair of entries goes through a one-to-one map of its 38 bits; the
+ * upper 16 are the place, the lower 22 stand in the entry above SEAM_STEPS bits: 1 + the steps from the longest entry to its first prefix
+ * that stands, SEAM_NONE if none does; 0: empty. */
+enum { SEAM_TAG = 2 * ASH_MEMO_ENT - 16, SEAM_STEPS = 10, SEAM_NONE = (1 << SEAM_STEPS) - 1 };
+_Static_assert(ASH_SEAMS == 1 << 16 && SEAM_TAG + SEAM_STEPS <= 32, "an entry is the rest of a pair and its steps");
+static inline uint64_t seam_of(uint32_t a, uint32_t b) { return both(a, b) * 0x9e3779b97f4a7c15u & ((1ull << 2 * ASH_MEMO_ENT) - 1); }
+static inline uint32_t seam_place(uint64_t s) { return (uint32_t)(s >> SEAM_TAG); }
+static inline uint32_t seam_tag(uint64_t s) { return (uint32_t)s & ((1u << SEAM_TAG) - 1); }
+/* Steps kept for that seam, SEAM_NONE, or -1 if it is not there. */
+static inline int seam_get(const ash_prefix_index *x, uint64_t s) {
+    uint32_t m = atomic_load_explicit(&x->seam[seam_place(s)], memory_order_relaxed);
+    return m >> SEAM_STEPS == seam_tag(s) ? (int)(m & SEAM_NONE) - 1 : -1;
+}
+static inline void seam_set(const ash_prefix_index *x, uint64_t s, uint32_t steps) {
+    if (steps + 1 <= SEAM_NONE)
+        atomic_store_explicit(&x->seam[seam_place(s)], seam_tag(s) << SEAM_STEPS | (steps + 1), memory_order_relaxed);
+}
 static inline uint64_t memo_get(_Atomic uint64_t *m) { return ~atomic_load_explicit(m, memory_order_relaxed); }
 static inline void memo_set(_Atomic uint64_t *m, uint64_t both, uint32_t val) {
     atomic_store_explicit(m, ~(both << ASH_MEMO_VAL | val), memory_order_relaxed);
@@ -136,7 +155,7 @@ static inline uint32_t pair_key(ash_long *l, const bool spm, const char *p, uint
                                 uint32_t ny) {
     const ash_prefix_ent *ent = l->x->ent;
     const uint64_t xy = both(x, y);
-    _Atomic uint64_t *at = l->x->memo ? &l->x->memo[ASH_SEAMS + place(xy, ASH_PAIRS)] : NULL;
+    _Atomic uint64_t *at = l->x->memo ? &l->x->memo[place(xy, ASH_PAIRS)] : NULL;
     const uint64_t m = at ? memo_get(at) : 0;
     if (at && m >> ASH_MEMO_VAL == xy) return m & NOTHING;
     uint32_t key;
@@ -226,15 +245,23 @@ typedef struct {
     bool free, odd;            /* everything stands beside it; it is encoded together with its neighbour */
 } left;
 
+/* The prefix of entry e, which begins with byte c, that is so many steps up. */
+static inline uint32_t up(const ash_prefix_index *x, uint32_t e, uint8_t c, uint32_t steps) {
+    while (steps--) e = ash_prefix_parent(x, e, c);
+    return e;
+}
+
 /* The first of e and its prefixes that stands beside b, or ASH_NO_PREFIX. It depends on the two entries only. */
 static inline uint32_t standing(ash_long *l, const bool spm, word *w, const left *b, uint32_t e) {
     const ash_prefix_index *x = l->x;
     const uint8_t c = (uint8_t)w->p[w->pos];
-    const uint64_t key = both(b->ent, e);
-    _Atomic uint64_t *at = b->ent != ENT_SYM && x->memo ? &x->memo[place(key, ASH_SEAMS)] : NULL;
-    const uint64_t m = at ? memo_get(at) : 0;
-    if (at && m >> ASH_MEMO_VAL == key) return (m & NOTHING) == NOTHING ? ASH_NO_PREFIX : (uint32_t)(m & NOTHING);
-    for (; e != ASH_NO_PREFIX; e = ash_prefix_parent(x, e, c)) {
+    const bool kept = b->ent != ENT_SYM && x->seam;
+    const uint64_t seam = kept ? seam_of(b->ent, e) : 0;
+    const int m = kept ? seam_get(x, seam) : -1;
+    if (m == SEAM_NONE - 1) return ASH_NO_PREFIX;
+    if (m >= 0) return up(x, e, c, (uint32_t)m);
+    uint32_t steps = 0;
+    for (; e != ASH_NO_PREFIX; e = ash_prefix_parent(x, e, c), steps++) {
         uint32_t last = last_of(l, e);
         w->work++;
         if (last == ASH_TI_NEVER) continue;
@@ -243,7 +270,12 @@ static inline uint32_t standing(ash_long *l, const bool spm, word *w, const left
                                          : stands(l, spm, w->p, w->pos, b->ent, e, b->room))
             break;
     }
-    if (at && !l->oom) memo_set(at, key, e == ASH_NO_PREFIX ? NOTHING : e);
+    if (kept && !l->oom) {
+        if (e == ASH_NO_PREFIX)
+            seam_set(x, seam, SEAM_NONE - 1);
+        else if (steps < SEAM_NONE - 1)
+            seam_set(x, seam, steps);
+    }
     return e;
 }
 
@@ -290,12 +322,12 @@ static inline int walk(ash_long *l, const bool spm, const char *p, uint32_t n, s
     uint32_t prev = ENT_SYM;
     while (w.pos < n) {
         uint32_t e = ash_prefix_longest(x, l->v, p + w.pos, n - w.pos, &w.work), top = e, skipped = 0;
-        if (ASH_LIKELY(prev != ENT_SYM && e != ASH_NO_PREFIX && x->memo)) { /* mostly that is all */
-            const uint64_t key = both(prev, e), m = memo_get(&x->memo[place(key, ASH_SEAMS)]);
+        if (ASH_LIKELY(prev != ENT_SYM && e != ASH_NO_PREFIX && x->seam)) { /* mostly that is all */
+            const int m = seam_get(x, seam_of(prev, e));
             __builtin_prefetch(&x->ent[e]);
-            if (m >> ASH_MEMO_VAL == key && (m & NOTHING) != NOTHING) {
+            if (m >= 0 && m != SEAM_NONE - 1) {
                 /* if it is the longest, the next place does not wait for what comes out of the table */
-                uint32_t c = ASH_LIKELY((m & NOTHING) == e) ? e : (uint32_t)(m & NOTHING), end = w.pos + ash_prefix_len(x, c);
+                uint32_t c = ASH_LIKELY(m == 0) ? e : up(x, e, (uint8_t)p[w.pos], (uint32_t)m), end = w.pos + ash_prefix_len(x, c);
                 if (ASH_LIKELY(!is_dead(l, n, end) && !doomed(l, &w, c, end))) {
                     if (!push(l, k++, (taken){w.pos, prev = c, top})) return -1;
                     w.pos = end;

@@ -104,8 +104,8 @@ static bool fill(ash_prefix_index *x, const ash_vocab *v) {
     x->ent = ash_calloc(total, sizeof *x->ent);
     x->edge = ash_calloc(total, sizeof *x->edge);
     bool memo = total < 1u << ASH_MEMO_ENT;
-    if (memo) x->memo = ash_calloc(ASH_SEAMS + ASH_PAIRS, sizeof *x->memo);
-    bool ok = t && tmp && at && (x->memo || !memo) && x->third && x->key && x->link && x->ent && x->edge;
+    if (memo) x->memo = ash_calloc(ASH_PAIRS, sizeof *x->memo), x->seam = ash_calloc(ASH_SEAMS, sizeof *x->seam);
+    bool ok = t && tmp && at && ((x->memo && x->seam) || !memo) && x->third && x->key && x->link && x->ent && x->edge;
     if (!ok) goto done;
     for (int i = 0; i < 256; i++) {
         x->key[i] = 0;
@@ -165,6 +165,7 @@ static void index_free(ash_prefix_index *x) {
     ash_free(x->ent);
     ash_free(x->edge);
     ash_free(x->memo);
+    ash_free(x->seam);
     ash_free(x);
 }
 

@@ -124,10 +124,11 @@ static void text(const ash_vocab *v, const char *p, size_t n, unsigned flags, bo
 static void word(const ash_vocab *v, const char *p, size_t n) {
     ash_long *m = ash_long_new(v);
     ash_bucket *b = ash_bucket_new(v);
-    ash_symvec s = {0}, t = {0};
-    if (!m || !b || !ash_long_merge(m, p, (uint32_t)n, &t) || !ash_bucket_merge(b, p, 0, (uint32_t)n, &s) || s.n != t.n) abort();
-    for (size_t i = 0; i < s.n; i++)
-        if (s.p[i].start != t.p[i].start || s.p[i].len != t.p[i].len || s.p[i].id != t.p[i].id) abort();
+    ash_symvec s = {0};
+    ash_tokvec t = {0}, plain = {0};
+    if (!m || !b || !ash_long_merge(m, p, (uint32_t)n, &t) || !ash_bucket_merge(b, p, 0, (uint32_t)n, &s)) abort();
+    for (size_t i = 0; i < s.n; i++) ash_emit(v, v->kind != ASH_VK_BPE, p + s.p[i].start, s.p[i].len, s.p[i].id, &plain);
+    if (t.n != plain.n || (t.n && memcmp(t.p, plain.p, t.n * sizeof *t.p) != 0)) abort();
     if (n && n <= ASH_SHORT_MAX) {
         ash_sym u[ASH_SHORT_MAX];
         if (ash_merge_short(v, p, 0, (uint32_t)n, u, NULL) != s.n) abort();
@@ -135,6 +136,7 @@ static void word(const ash_vocab *v, const char *p, size_t n) {
             if (s.p[i].start != u[i].start || s.p[i].id != u[i].id) abort();
     }
     ash_free(t.p);
+    ash_free(plain.p);
     ash_free(s.p);
     ash_bucket_free(b);
     ash_long_free(m);

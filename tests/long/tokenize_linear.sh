@@ -1,7 +1,6 @@
 #!/bin/sh
 # Tokenizing is linear: a megabyte of one letter, of spaces, of text without spaces, of random letters ... costs at most three
 # times as much per byte as ordinary text, for byte-level BPE and SentencePiece vocabularies. Prints the table.
-# Known to fail: letters without anything else on llama-spm cost 3.1 times as much.
 # usage: [ASHLAR=PROGRAM] tokenize_linear.sh [MODEL.gguf...]      (default: both real models and the vocabularies in tests/data)
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)

@@ -116,7 +116,7 @@ const ash_cmd cmd_repair = {
                "the inputs the importance "
                "matrix saw, and the bytes go where they win most. The adapter is a standard GGUF LoRA: `ashlar run QUANTIZED --lora "
                "ADAPTER`, and llama.cpp's --lora.\n\n"
-               "Better types for the same bytes often win more (docs/plan.md has figures): compare with `ashlar fit --size` of the sum.",
+               "Better types for the same bytes win more (docs/decisions/0009-repair.md has figures): compare with `ashlar fit --size` of the sum.",
     .opts = options,
     .min_args = 1,
     .max_args = 1,

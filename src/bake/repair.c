@@ -17,6 +17,7 @@ enum { DEFAULT_RANK = 64, HARD_RANK = 1024, PASSES = 2, NAME_ROOM = 160 };
 typedef struct {
     const ash_gguf_tensor *a, *b; /* original, quantized */
     float *s;                     /* squared singular values, max_rank of them */
+    double win;                   /* damage that one more rank would win */
     int n_s;
     double total, energy; /* squared norms of the weighted error and of the weighted original */
 } unit;
@@ -25,6 +26,7 @@ typedef struct {
     const ash_repair_opts *o;
     ash_repair_result r;
     unit *u;
+    size_t n_u;
     ash_pool *pool;
     float *e, *d, *row; /* error matrix, column weights; grown to the largest */
     size_t cap_e, cap_d;
@@ -66,7 +68,8 @@ static ash_status list_units(job *j, const ash_gguf *original, const ash_gguf *q
                 (unsigned long long)b->ne[0]);
         if (a->type == b->type && a->n_bytes == b->n_bytes && memcmp(a->data, b->data, a->n_bytes) == 0) continue;
         j->r.t[j->r.n] = (ash_repair_tensor){.tensor = b->name, .rows = b->ne[1], .cols = b->ne[0]};
-        j->u[j->r.n++] = (unit){.a = a, .b = b};
+        j->u[j->n_u++] = (unit){.a = a, .b = b};
+        j->r.n++;
     }
     return j->r.n ? ASH_OK : ash_fail(err, ASH_E_USAGE, "no matrix differs between the two files: nothing to repair");
 }
@@ -176,12 +179,18 @@ static double rel_err_at(const unit *u, int rank) {
     return u->energy > 0 ? ASH_MAX(left, 0) / u->energy : 0;
 }
 
+static void next_win(job *j, size_t i) {
+    const ash_repair_tensor *t = &j->r.t[i];
+    j->u[i].win = t->rank < j->u[i].n_s ? damage_of(j, t->tensor, t->rel_err_after) - damage_of(j, t->tensor, rel_err_at(&j->u[i], t->rank + 1)) : 0;
+}
+
 /* Singular values fall, so the best direction per byte, again and again, is the best division. */
 static ash_status divide(job *j, ash_error *err) {
     uint64_t left = j->o->budget_bytes;
     for (size_t i = 0; i < j->r.n; i++) {
         j->r.t[i].rel_err = j->r.t[i].rel_err_after = rel_err_at(&j->u[i], 0);
         j->r.damage += damage_of(j, j->r.t[i].tensor, j->r.t[i].rel_err);
+        next_win(j, i);
     }
     j->r.damage_after = j->r.damage;
     for (;;) {
@@ -190,9 +199,7 @@ static ash_status divide(job *j, ash_error *err) {
         for (size_t i = 0; i < j->r.n; i++) {
             const ash_repair_tensor *t = &j->r.t[i];
             uint64_t cost = 2 * (t->rows + t->cols);
-            if (t->rank >= j->u[i].n_s || cost > left) continue;
-            double win =
-                (damage_of(j, t->tensor, t->rel_err_after) - damage_of(j, t->tensor, rel_err_at(&j->u[i], t->rank + 1))) / (double)cost;
+            double win = cost <= left ? j->u[i].win / (double)cost : 0;
             if (win > best_win) best_win = win, best = i;
         }
         if (best == j->r.n) break;
@@ -204,6 +211,7 @@ static ash_status divide(job *j, ash_error *err) {
         j->r.damage_after -= damage_of(j, t->tensor, t->rel_err_after);
         t->rel_err_after = rel_err_at(&j->u[best], t->rank);
         j->r.damage_after += damage_of(j, t->tensor, t->rel_err_after);
+        next_win(j, best);
     }
     return j->r.tensor_bytes ? ASH_OK
                              : ash_fail(err, ASH_E_LIMIT, "a budget of %llu bytes holds not one direction of any matrix",
@@ -285,9 +293,7 @@ ash_status ash_repair(ash_repair_result *r, const ash_gguf *original, const ash_
     st = ASH_OK;
 done:
     ash_gguf_writer_free(w);
-    for (size_t i = 0; j.u && i < j.r.n; i++) ash_free(j.u[i].s);
-    if (j.u && r)
-        for (size_t i = 0; i < r->n; i++) ash_free(j.u[i].s);
+    for (size_t i = 0; i < j.n_u; i++) ash_free(j.u[i].s);
     ash_free(j.u);
     ash_free(j.e);
     ash_free(j.d);

@@ -90,10 +90,9 @@ static inline uint32_t ash_two(uint8_t c, uint8_t d) { return ((uint32_t)c * 5 +
  * whose third byte is c: [lo + s[c], lo + s[c + 1]), s = third + sub; the token of just the two bytes counts as c = 0. */
 typedef struct { uint32_t lo, sub; } ash_prefix_first;
 enum { ASH_PREFIX_MANY = 8, ASH_PREFIX_THIRD = 257 };
-/* Two small tables in one that remember, each word an answer: two entries and what came of them, of 19, 19 and 26 bits, all
- * inverted. An index of more entries does without.
- *  - seams: after entry a, of entry e and its prefixes: the first that stands beside a, or NOTHING.
- *  - pairs: key + 1 of what two entries make, or NOTHING. */
+/* Two small tables that remember; an index of more than 2^19 entries does without.
+ *  - seam: after entry a, of entry e and its prefixes: which is the first that stands beside a (32 bits, merge_long.c).
+ *  - memo: key + 1 of what two entries make, or NOTHING: the two and the answer, of 19, 19 and 26 bits, all inverted. */
 enum { ASH_SEAMS = 1 << 16, ASH_PAIRS = 1 << 14, ASH_MEMO_ENT = 19, ASH_MEMO_VAL = 64 - 2 * ASH_MEMO_ENT };
 typedef struct ash_prefix_index {
     ash_prefix_first first[65537];

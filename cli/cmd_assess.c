@@ -233,8 +233,6 @@ static void print_advice(const ash_assess *a) {
 }
 
 /* ---- running ---- */
-static const float *weights_of(void *im, const char *tensor, uint64_t n_cols) { return ash_imatrix_weights(im, tensor, n_cols); }
-
 static int run(int argc, char **argv) {
     (void)argc;
     if (ctx < 0 || ctx > 1 << 28) return cli_usage("--ctx must be 1 to 268435456");
@@ -255,7 +253,7 @@ static int run(int argc, char **argv) {
     o.progress = cli_progress();
     if (imatrix_path) {
         ASH_TRY_GOTO(ash_imatrix_load(&im, imatrix_path, &err), done);
-        o.weights = (ash_importance){.weights = weights_of, .ctx = im};
+        o.weights = ash_plan_importance(im);
     }
     FILE *f = no_predict || predict ? NULL : fopen(argv[0], "rbe");
     o.predict = predict;

@@ -23,9 +23,6 @@ static const opt_def options[] = {
     {OPT_STR, 'o', "output", "FILE", "Write the recipe (JSON) here; without it, it goes to standard output.", &out},
     {OPT_END, 0, NULL, NULL, NULL, NULL}};
 
-static const float *weights(void *ctx_, const char *tensor, uint64_t n) { return ash_imatrix_weights(ctx_, tensor, n); }
-static const float *counts(void *ctx_, const char *tensor, uint64_t n) { return ash_imatrix_counts(ctx_, tensor, n); }
-
 static int parse_types(const char *s, ash_dtype t[ASH_DTYPE_MAX]) {
     int n = 0;
     char name[32];
@@ -58,7 +55,7 @@ static ash_status plan(const char *path, ash_recipe **recipe, ash_solution *sol,
     o.types = n_list ? list : NULL;
     o.n_types = n_list;
     o.widen = (uint32_t)widen_to;
-    if (im) o.importance = (ash_importance){weights, im, counts};
+    if (im) o.importance = ash_plan_importance(im);
     o.lookup_free = kind == ASH_BUDGET_RAM;
     o.n_threads = g_threads;
     o.progress = cli_progress();

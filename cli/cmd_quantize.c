@@ -29,8 +29,6 @@ static const opt_def options[] = {
     {OPT_FLAG, 0, "dry-run", NULL, "Say what would be written, and its exact size; write nothing.", &dry},
     {OPT_END, 0, NULL, NULL, NULL, NULL}};
 
-static const float *weights(void *ctx, const char *tensor, uint64_t n) { return ash_imatrix_weights(ctx, tensor, n); }
-
 /* `preset`: the recipe of a preset, whose reasons name the stand-ins; or NULL. */
 static int print(const ash_bake_result *r, const ash_recipe *preset, const char *in, const char *out, uint64_t source_bytes) {
     char a[32], b[32];
@@ -140,7 +138,7 @@ static int run(int argc, char **argv) {
         o.strict = strict;
         o.any_source = any_source;
         o.n_threads = g_threads;
-        if (im) o.importance = (ash_importance){.weights = weights, .ctx = im};
+        if (im) o.importance = ash_plan_importance(im);
         o.progress = cli_progress();
         st = dry ? ash_bake_dry(&r, g, &o, &err) : ash_bake(&r, g, argv[1], &o, &err);
         cli_progress_done();

@@ -25,8 +25,6 @@ static const opt_def options[] = {
     {OPT_I64, 0, "seed", "N", "Seed of the random start.", &seed},
     {OPT_END, 0, NULL, NULL, NULL, NULL}};
 
-static const float *weights(void *ctx, const char *tensor, uint64_t n) { return ash_imatrix_weights(ctx, tensor, n); }
-
 /* What the sweep's row nearest in error says, on a straight line through it: the corrections are small. Matrices it did not measure take
  * the mean of those that it did. */
 static double swept(void *ctx, const char *tensor, double e) {
@@ -91,7 +89,7 @@ static int run(int argc, char **argv) {
     if (st == ASH_OK) {
         o.budget_bytes = size ? (uint64_t)size : (uint64_t)((double)ash_gguf_file_bytes(q) * percent / 100);
         o.max_rank = (int)max_rank;
-        if (im) o.importance = (ash_importance){.weights = weights, .ctx = im};
+        if (im) o.importance = ash_plan_importance(im);
         if (sw.n) o.damage = swept, o.damage_ctx = &sw;
         o.seed = (uint64_t)seed;
         o.n_threads = g_threads;

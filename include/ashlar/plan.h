@@ -18,6 +18,9 @@ typedef struct {
 } ash_importance;
 /* Weights of a tensor's columns; *n_mat sets of them: one, or one for each expert. NULL: none. */
 ASH_API const float *ash_plan_weights(const ash_importance *im, const ash_gguf_tensor *t, uint64_t *n_mat);
+/* What an importance matrix says, experts' use included; NULL: no importance. im must outlive it. */
+struct ash_imatrix;
+ASH_API ash_importance ash_plan_importance(const struct ash_imatrix *im);
 
 /* ---- recipes: docs/formats/recipe.md ---- */
 #define ASH_TYPE_KEEP (-1) /* the source's own type, copied byte for byte */

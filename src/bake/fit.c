@@ -214,9 +214,6 @@ static ash_status estimate(fit *f, ash_error *err) {
 
 /* ---- planners ---- */
 
-static const float *weights(void *ctx, const char *tensor, uint64_t n) { return ash_imatrix_weights(ctx, tensor, n); }
-static const float *counts(void *ctx, const char *tensor, uint64_t n) { return ash_imatrix_counts(ctx, tensor, n); }
-
 /* Tensors that never run cost no damage in any type. */
 static void mark_dead(const fit *f, ash_planner *p) {
     enum { MOST = 512 };
@@ -230,7 +227,7 @@ static ash_status planner(fit *f, int which, ash_error *err) {
     o.types = f->o->types;
     o.n_types = f->o->n_types;
     o.widen = which ? FIT_WIDEN : 0;
-    if (f->im) o.importance = (ash_importance){weights, f->im, counts};
+    if (f->im) o.importance = ash_plan_importance(f->im);
     o.lookup_free = f->o->budget == ASH_BUDGET_RAM;
     o.n_threads = f->o->n_threads;
     o.progress = f->o->progress;

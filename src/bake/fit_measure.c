@@ -6,15 +6,13 @@
 #include <stdio.h>
 #include <unistd.h>
 
-static const float *weights(void *ctx, const char *tensor, uint64_t n) { return ash_imatrix_weights(ctx, tensor, n); }
-
 ash_status fit_bake_opts(fit *f, const fit_cand *c, ash_bake_opts *o, ash_error *err) {
     (void)err;
     *o = ash_bake_defaults();
     o->type = c->recipe ? ASH_BAKE_RECIPE : c->type;
     o->recipe = c->recipe;
     o->any_source = true; /* the source was hashed at the start */
-    if (f->im) o->importance = (ash_importance){.weights = weights, .ctx = f->im};
+    if (f->im) o->importance = ash_plan_importance(f->im);
     o->n_threads = f->o->n_threads;
     o->progress = f->o->progress;
     if (f->base) o->reuse = (const ash_gguf *const *)&f->base, o->n_reuse = 1;

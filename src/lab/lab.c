@@ -93,8 +93,6 @@ void lab_probe(lab *l, const char *path, ash_lab_row *row) {
     row->probe = l->o->probe ? l->o->probe(l->o->probe_ctx, path, s, l->o->n_threads) : ash_lab_probe(path, s, l->o->n_threads);
 }
 
-static const float *weights(void *ctx, const char *tensor, uint64_t n) { return ash_imatrix_weights(ctx, tensor, n); }
-
 ash_status lab_preset(lab *l, const char *name, const ash_imatrix *im, const char *out, double *bpw, bool *real, ash_error *err) {
     const ash_gguf *g = ash_model_gguf(l->m);
     ash_widen *w = NULL;
@@ -113,7 +111,7 @@ ash_status lab_preset(lab *l, const char *name, const ash_imatrix *im, const cha
     o.file_type = ash_preset_file_type(preset);
     o.n_threads = l->o->n_threads;
     o.progress = l->o->progress;
-    if (im) o.importance = (ash_importance){.weights = weights, .ctx = (void *)(uintptr_t)im};
+    if (im) o.importance = ash_plan_importance(im);
     ASH_TRY_GOTO(ash_bake(&br, g, out, &o, err), done);
     uint64_t all = 0, super = 0;
     for (size_t i = 0; i < br.n; i++) {

@@ -24,6 +24,13 @@ double ash_plan_typical(int role) {
     return role >= 0 && role < ASH_ROLE_N_LAYER ? typical_c[role] : 0.3;
 }
 
+static const float *im_weights(void *im, const char *tensor, uint64_t n) { return ash_imatrix_weights(im, tensor, n); }
+static const float *im_counts(void *im, const char *tensor, uint64_t n) { return ash_imatrix_counts(im, tensor, n); }
+
+ash_importance ash_plan_importance(const struct ash_imatrix *im) {
+    return im ? (ash_importance){im_weights, (void *)(uintptr_t)im, im_counts} : (ash_importance){0};
+}
+
 const float *ash_plan_weights(const ash_importance *im, const ash_gguf_tensor *t, uint64_t *n_mat) {
     *n_mat = t->ne[2];
     const float *w = im->weights && t->ne[2] > 1 ? im->weights(im->ctx, t->name, t->ne[0] * t->ne[2]) : NULL;

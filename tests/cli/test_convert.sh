@@ -1,21 +1,7 @@
 #!/bin/sh
 # convert from outside: report, names, refusals, a full disk, an interrupted run. Tiny folders only.
 set -u
-A=${ASHLAR:?} D=${ASH_TEST_DATA:?}
-T=$(mktemp -d) || exit 1
-trap 'rm -rf "$T"' EXIT
-fails=0 n=0
-ok() { n=$((n + 1)); }
-bad() { n=$((n + 1)); fails=$((fails + 1)); echo "FAIL: $*"; }
-want() {
-    code=$1 pat=$2
-    shift 2
-    "$A" "$@" >"$T/log" 2>&1
-    rc=$?
-    if [ $rc -ne "$code" ]; then bad "$*: exit $rc, not $code: $(head -c 300 "$T/log")"
-    elif ! grep -q -e "$pat" "$T/log"; then bad "$*: no \"$pat\" in: $(head -c 300 "$T/log")"
-    else ok; fi
-}
+. "$(dirname "$0")/lib.sh"
 mkdir "$T/tiny-qwen"
 cp "$D"/convert/qwen3/* "$D"/convert/tok-qwen/* "$T/tiny-qwen"
 chmod -R u+w "$T/tiny-qwen"

@@ -1,19 +1,7 @@
 #!/bin/sh
 # experiment from outside, on tiny models: every one of the list runs and ends in a verdict; reports are written.
 set -u
-A=${ASHLAR:?} D=${ASH_TEST_DATA:?}
-T=$(mktemp -d) || exit 1
-trap 'rm -rf "$T"' EXIT
-fails=0 n=0
-want() {
-    code=$1 pat=$2
-    shift 2
-    n=$((n + 1))
-    "$A" "$@" >"$T/log" 2>&1
-    rc=$?
-    if [ $rc -ne "$code" ]; then fails=$((fails + 1)); echo "FAIL: $*: exit $rc, not $code: $(head -c 300 "$T/log")"
-    elif [ -n "$pat" ] && ! grep -q -e "$pat" "$T/log"; then fails=$((fails + 1)); echo "FAIL: $*: no \"$pat\" in: $(head -c 600 "$T/log")"; fi
-}
+. "$(dirname "$0")/lib.sh"
 E=$D/golden/gemma4-e/model.gguf G=$D/golden/gemma3/model.gguf M=$D/golden/llama/model.gguf
 small="--ctx 32 --chunks 2 --scratch $T"
 want 0 "stability cliff" experiment list

@@ -1,23 +1,8 @@
 #!/bin/sh
 # quantize, widen, plan and fit from outside: sizes, fallbacks, recipes, refusals, resuming. Tiny models only.
 set -u
-A=${ASHLAR:?} D=${ASH_TEST_DATA:?} R=${ASH_ROOT:?}
-T=$(mktemp -d) || exit 1
-trap 'rm -rf "$T"' EXIT
-fails=0 n=0
-ok() { n=$((n + 1)); }
-bad() { n=$((n + 1)); fails=$((fails + 1)); echo "FAIL: $*"; }
-# want CODE PATTERN ARGS...: exit code and a pattern in stdout+stderr
-want() {
-    code=$1 pat=$2
-    shift 2
-    "$A" "$@" >"$T/log" 2>&1
-    rc=$?
-    if [ $rc -ne "$code" ]; then bad "$*: exit $rc, not $code: $(head -c 300 "$T/log")"
-    elif [ -n "$pat" ] && ! grep -q -e "$pat" "$T/log"; then bad "$*: no \"$pat\" in: $(head -c 300 "$T/log")"
-    else ok; fi
-}
-same() { if cmp -s "$1" "$2"; then ok; else bad "$1 and $2 differ"; fi; }
+. "$(dirname "$0")/lib.sh"
+R=${ASH_ROOT:?}
 size_is() { s=$(wc -c <"$1"); if [ "$s" -eq "$2" ]; then ok; else bad "$1 has $s bytes, not $2"; fi; }
 M=$D/golden/llama/model.gguf
 

@@ -1,22 +1,8 @@
 #!/bin/sh
 # slice, merge and patch from outside: controls are printed, hostile rules give one sentence and exit 2. Tiny models only.
 set -u
-A=${ASHLAR:?} D=${ASH_TEST_DATA:?} R=${ASH_ROOT:?}
-T=$(mktemp -d) || exit 1
-trap 'rm -rf "$T"' EXIT
-fails=0 n=0
-ok() { n=$((n + 1)); }
-bad() { n=$((n + 1)); fails=$((fails + 1)); echo "FAIL: $*"; }
-want() {
-    code=$1 pat=$2
-    shift 2
-    "$A" "$@" >"$T/log" 2>&1
-    rc=$?
-    if [ $rc -ne "$code" ]; then bad "$*: exit $rc, not $code: $(head -c 300 "$T/log")"
-    elif [ -n "$pat" ] && ! grep -q -e "$pat" "$T/log"; then bad "$*: no \"$pat\" in: $(head -c 300 "$T/log")"
-    else ok; fi
-}
-same() { if cmp -s "$1" "$2"; then ok; else bad "$1 and $2 differ"; fi; }
+. "$(dirname "$0")/lib.sh"
+R=${ASH_ROOT:?}
 E=$D/golden/gemma4-e/model.gguf
 head -c 20000 "$R/data/wikitext2-test.txt" >"$T/text"
 

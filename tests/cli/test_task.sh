@@ -1,19 +1,7 @@
 #!/bin/sh
 # eval --task and eval --chat from outside, on tiny models.
 set -u
-A=${ASHLAR:?} D=${ASH_TEST_DATA:?}
-T=$(mktemp -d) || exit 1
-trap 'rm -rf "$T"' EXIT
-fails=0 n=0
-want() {
-    code=$1 pat=$2
-    shift 2
-    n=$((n + 1))
-    "$A" "$@" >"$T/log" 2>&1
-    rc=$?
-    if [ $rc -ne "$code" ]; then fails=$((fails + 1)); echo "FAIL: $*: exit $rc, not $code: $(head -c 300 "$T/log")"
-    elif [ -n "$pat" ] && ! grep -q -e "$pat" "$T/log"; then fails=$((fails + 1)); echo "FAIL: $*: no \"$pat\" in: $(head -c 300 "$T/log")"; fi
-}
+. "$(dirname "$0")/lib.sh"
 M=$D/golden/llama/model.gguf Q=$D/golden/mistral-swa/model.gguf
 for f in hellaswag arc gsm8k humaneval own; do want 0 "right: " eval "$M" --task "$D/tasks/$f.jsonl" --max-tokens 8; done
 want 0 "never run" eval "$M" --task "$D/tasks/humaneval.jsonl" --max-tokens 8

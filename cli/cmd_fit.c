@@ -1,15 +1,15 @@
 /* cmd_fit.c - `ashlar fit`: the main job. Options, default texts, the table at the end, the report. */
 #include "cli.h"
+#include "model_args.h"
 
 #include "ashlar/fit.h"
-#include "ashlar/quant.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 static int64_t size, ram, ctx = 2048, controls = 3, seed = 1;
 static double bpw;
-static const char *out, *report, *workdir, *effort = "normal", *ref, *types;
+static const char *out, *report, *workdir, *effort = "normal", *ref, *types, *method, *sweep_types;
 static opt_list calib, test;
 static bool widen_always, widen_ok = true, compensate = true;
 
@@ -23,9 +23,11 @@ static const opt_def options[] = {
     {OPT_LIST, 0, "calib", "FILE", "Calibration text (importance, sweep, refinement); may be repeated. Default: a piece of WikiText-2.", &calib},
     {OPT_LIST, 0, "test", "FILE", "Held-out text for the proof; may be repeated. Default: another piece of WikiText-2.", &test},
     {OPT_STR, 0, "ref", "MODEL", "What counts as the original (default: the model as given).", &ref},
-    {OPT_I64, 0, "controls", "N", "Random mixes of the same size to beat (default 3).", &controls},
+    {OPT_I64, 0, "controls", "N", "Random mixes of the same size to beat (default 3); -1: no control file of any kind.", &controls},
     {OPT_STR, 0, "effort", "LEVEL", "quick (no sweep), normal, or high.", &effort},
     {OPT_STR, 0, "allow-types", "LIST", "Types to choose from, separated by commas (default: the standard types).", &types},
+    {OPT_STR, 0, "sweep-types", "LIST", "Types that the sweep measures each matrix in, at most 4 (default: two around the budget's mean bits). Fits to several sizes with the same list and one --workdir share the sweep.", &sweep_types},
+    {OPT_STR, 0, "method", "NAME", "What the plan minimises: damage (default), or the baselines lagrange and lagrange-rel (docs/plan.md), which take neither sweep nor refinement.", &method},
     {OPT_FLAG, 0, "widen", NULL, "Weigh widening rows to multiples of 256 (default; --no-widen forbids it).", &widen_ok},
     {OPT_FLAG, 0, "always-widen", NULL, "Widen in any case.", &widen_always},
     {OPT_FLAG, 0, "compensate", NULL, "Round the finished file with the second moments of its matrices' inputs (default, but with --effort quick and short calibration texts; --no-compensate forbids it).", &compensate},
@@ -38,23 +40,6 @@ static void say(void *ctx_, const char *line) {
     cli_progress_done();
     fprintf(g_json ? stderr : stdout, "%s\n", line);
     fflush(g_json ? stderr : stdout);
-}
-
-/* "Q4_K,IQ4_NL" -> types; returns how many, -1 after a message. */
-static int parse_types(const char *s, ash_dtype t[ASH_DTYPE_MAX]) {
-    int n = 0;
-    char name[32];
-    while (*s) {
-        size_t k = strcspn(s, ",");
-        if (k == 0 || k >= sizeof name) return cli_usage("--allow-types takes names such as Q4_K,IQ4_NL"), -1;
-        memcpy(name, s, k);
-        name[k] = 0;
-        if (n >= ASH_DTYPE_MAX || !ash_dtype_parse(name, &t[n])) return cli_usage("unknown type \"%.40s\"", name), -1;
-        if (!ash_quant_can(t[n])) return cli_usage("there is no encoder for %s", ash_dtype_name(t[n])), -1;
-        n++;
-        s += k + (s[k] == ',');
-    }
-    return n;
 }
 
 static ash_status publish(const ash_fit_result *r, ash_error *err) {
@@ -79,7 +64,7 @@ static ash_status publish(const ash_fit_result *r, ash_error *err) {
 }
 
 static int run(int argc, char **argv) {
-    static ash_dtype list[ASH_DTYPE_MAX];
+    static ash_dtype list[ASH_DTYPE_MAX], swept[4];
     static char command[2048];
     ash_error err = {0};
     ash_fit_result *r = NULL;
@@ -88,18 +73,25 @@ static int run(int argc, char **argv) {
     (void)argc;
     if (!out) return cli_usage("-o names the file to write");
     if ((size > 0) + (bpw > 0) + (ram > 0) != 1) return cli_usage("give one budget: --size, --bpw or --ram");
-    if (controls < 0 || controls > 100) return cli_usage("--controls takes 0 to 100");
+    if (controls < -1 || controls > 100) return cli_usage("--controls takes -1 to 100");
     if (ctx < 1 || ctx > 1 << 20) return cli_usage("--ctx takes 1 to 1048576");
     if (strcmp(effort, "quick") == 0) o.effort = ASH_EFFORT_QUICK;
     else if (strcmp(effort, "high") == 0) o.effort = ASH_EFFORT_HIGH;
     else if (strcmp(effort, "normal") != 0) return cli_usage("--effort is quick, normal or high, not \"%.40s\"", effort);
     if (widen_always && !widen_ok) return cli_usage("--always-widen and --no-widen contradict each other");
     if (types) {
-        int n = parse_types(types, list);
+        int n = cli_parse_types("--allow-types", types, list, ASH_DTYPE_MAX);
         if (n < 0) return 2;
         o.types = list;
         o.n_types = (size_t)n;
     }
+    if (sweep_types) {
+        int n = cli_parse_types("--sweep-types", sweep_types, swept, 4);
+        if (n < 0) return 2;
+        o.sweep_types = swept;
+        o.n_sweep_types = (size_t)n;
+    }
+    if (method && !ash_plan_method_parse(method, &o.method)) return cli_usage("--method is damage, lagrange or lagrange-rel, not \"%.40s\"", method);
     if (calib.n == 0) {
         if (!(def_calib = cli_data_file("wikitext2-valid.txt"))) return cli_usage("the default calibration text is not installed; give --calib");
         calib.v[calib.n++] = def_calib = strdup(def_calib);

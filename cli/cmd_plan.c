@@ -1,15 +1,16 @@
 /* cmd_plan.c - `ashlar plan`: a recipe for a budget, from a sweep (or from typical sensitivities), without building anything. */
 #include "cli.h"
+#include "model_args.h"
 
 #include "ashlar/fit.h"
-#include "ashlar/quant.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 static int64_t size, ram, ctx = 2048, widen_to;
 static double bpw;
-static const char *out, *imatrix_path, *sweep_path, *types;
+static const char *out, *imatrix_path, *sweep_path, *types, *method;
+static ash_plan_method how;
 
 static const opt_def options[] = {
     {OPT_BYTES, 0, "size", "BYTES", "Budget: size of the whole file.", &size},
@@ -19,24 +20,10 @@ static const opt_def options[] = {
     {OPT_STR, 0, "sweep", "FILE", "What each matrix can lose: the JSON of `ashlar sweep --json`. Without it, typical sensitivities are used.", &sweep_path},
     {OPT_STR, 0, "imatrix", "FILE", "Importance matrix: weights the encoding errors.", &imatrix_path},
     {OPT_STR, 0, "allow-types", "LIST", "Types to choose from, separated by commas (default: the standard types).", &types},
+    {OPT_STR, 0, "method", "NAME", "What the plan minimises: damage (default), or a baseline that knows no sensitivities: lagrange (importance-weighted squared error), lagrange-rel (weights times relative error).", &method},
     {OPT_I64, 0, "widen", "N", "Plan for rows widened to multiples of N (256 for k-quants).", &widen_to},
     {OPT_STR, 'o', "output", "FILE", "Write the recipe (JSON) here; without it, it goes to standard output.", &out},
     {OPT_END, 0, NULL, NULL, NULL, NULL}};
-
-static int parse_types(const char *s, ash_dtype t[ASH_DTYPE_MAX]) {
-    int n = 0;
-    char name[32];
-    while (*s) {
-        size_t k = strcspn(s, ",");
-        if (k == 0 || k >= sizeof name || n >= ASH_DTYPE_MAX) return -1;
-        memcpy(name, s, k);
-        name[k] = 0;
-        if (!ash_dtype_parse(name, &t[n]) || !ash_quant_can(t[n])) return -1;
-        n++;
-        s += k + (s[k] == ',');
-    }
-    return n ? n : -1;
-}
 
 static ash_status plan(const char *path, ash_recipe **recipe, ash_solution *sol, uint64_t *budget, ash_dtype *list, size_t n_list, ash_error *err) {
     ash_gguf *g = NULL;
@@ -75,7 +62,7 @@ static ash_status plan(const char *path, ash_recipe **recipe, ash_solution *sol,
     }
     if (st == ASH_OK) {
         choice = malloc(ash_planner_n_units(p) * sizeof *choice);
-        st = choice ? ash_planner_solve(p, *budget, choice, sol, err) : ash_fail(err, ASH_E_NOMEM, "out of memory for a plan");
+        st = choice ? ash_planner_solve_by(p, how, *budget, choice, sol, err) : ash_fail(err, ASH_E_NOMEM, "out of memory for a plan");
     }
     if (st == ASH_OK) st = ash_planner_recipe(p, choice, recipe, err);
     if (st == ASH_OK) {
@@ -105,7 +92,8 @@ static int run(int argc, char **argv) {
     if ((size > 0) + (bpw > 0) + (ram > 0) != 1) return cli_usage("give one budget: --size, --bpw or --ram");
     if (ctx < 1 || ctx > 1 << 20) return cli_usage("--ctx takes 1 to 1048576");
     if (widen_to < 0 || widen_to == 1 || widen_to > 65536) return cli_usage("--widen takes a block size such as 256");
-    if (types && (n_list = parse_types(types, list)) < 0) return cli_usage("--allow-types takes names of types there is an encoder for, such as Q4_K,IQ4_NL");
+    if (types && (n_list = cli_parse_types("--allow-types", types, list, ASH_DTYPE_MAX)) < 0) return 2;
+    if (method && !ash_plan_method_parse(method, &how)) return cli_usage("--method is damage, lagrange or lagrange-rel, not \"%.40s\"", method);
     cli_catch_sigint();
     ash_status st = plan(argv[0], &r, &sol, &budget, list, (size_t)n_list, &err);
     if (st == ASH_OK && out) st = ash_recipe_save(r, out, &err);
@@ -118,7 +106,9 @@ static int run(int argc, char **argv) {
             ash_recipe_text_free(s);
         }
     }
-    if (st == ASH_OK && out && !g_json)
+    if (st == ASH_OK && out && !g_json && how != ASH_PLAN_DAMAGE)
+        printf("%s: %s of %s, %s error %.6g (bound %.6g)\n", out, cli_bytes(sol.bytes, a), cli_bytes(budget, b), how == ASH_PLAN_LAGRANGE ? "weighted squared" : "relative", sol.damage, sol.bound);
+    else if (st == ASH_OK && out && !g_json)
         printf("%s: %s of %s, predicted KLD %.4g%s (bound %.4g)\n", out, cli_bytes(sol.bytes, a), cli_bytes(budget, b), sol.damage, sweep_path ? "" : " from typical sensitivities", sol.bound);
     ash_recipe_free(r);
     return st == ASH_OK ? 0 : cli_fail(&err, st);

@@ -1,6 +1,8 @@
 /* model_args.c - see model_args.h. */
 #include "model_args.h"
 
+#include "ashlar/quant.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -65,6 +67,22 @@ ash_status cli_cache_types(ash_kv_type *k, ash_kv_type *v, ash_error *err) {
     const char *bad = g_cache_k && !ash_kv_type_parse(g_cache_k, k) ? g_cache_k : g_cache_v && !ash_kv_type_parse(g_cache_v, v) ? g_cache_v : NULL;
     if (bad) return ash_fail(err, ASH_E_USAGE, "\"%s\" is no type of a KV cache; there are f32, f16, q8_0, q4_0", bad);
     return ASH_OK;
+}
+
+int cli_parse_types(const char *opt, const char *s, ash_dtype *t, int max) {
+    int n = 0;
+    char name[32];
+    while (*s) {
+        size_t k = strcspn(s, ",");
+        if (k == 0 || k >= sizeof name || n >= max) return cli_usage("%s takes up to %d names such as Q4_K,IQ4_NL", opt, max), -1;
+        memcpy(name, s, k);
+        name[k] = 0;
+        if (!ash_dtype_parse(name, &t[n])) return cli_usage("unknown type \"%.40s\"", name), -1;
+        if (!ash_quant_can(t[n])) return cli_usage("there is no encoder for %s", ash_dtype_name(t[n])), -1;
+        n++;
+        s += k + (s[k] == ',');
+    }
+    return n ? n : (cli_usage("%s takes names such as Q4_K,IQ4_NL", opt), -1);
 }
 
 ash_status cli_weights_place(const cli_weights *w, ash_model *m, ash_error *err) {

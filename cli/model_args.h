@@ -29,6 +29,8 @@ extern const char *g_cache_k, *g_cache_v;
     {OPT_STR, 0, "cache-type-v", "TYPE", "The same as --ctv.", &g_cache_v}
 /* What they say; a name that is none is an error. */
 ash_status cli_cache_types(ash_kv_type *k, ash_kv_type *v, ash_error *err);
+/* "Q4_K,IQ4_NL" -> types there is an encoder for, at most `max`; returns how many, -1 after a usage message that names option `opt`. */
+int cli_parse_types(const char *opt, const char *s, ash_dtype *t, int max);
 /* How weights are kept in memory: run, bench, mem. */
 typedef struct {
     bool mlock, populate, huge;

@@ -23,8 +23,11 @@ typedef struct {
     size_t n_calib, n_test;
     const ash_dtype *types;     /* allowed; NULL: the standard types */
     size_t n_types;
+    ash_plan_method method;     /* ASH_PLAN_DAMAGE; a baseline takes neither sweep nor refinement */
+    const ash_dtype *sweep_types; /* what the sweep measures each matrix in; NULL: two types around the budget's mean bits. Fits to several sizes that name */
+    size_t n_sweep_types;         /* the same types (1 to 4) and share a work directory share the sweep */
     int widen;                  /* -1: weigh it, 0: never, 1: always */
-    int controls;               /* random mixes of the same size */
+    int controls;               /* random mixes of the same size; -1: no control file at all */
     ash_effort effort;
     bool plain;                 /* plain rounding; else the finished file is compensated (bake.h) where the calibration text is long enough */
     uint64_t seed;

@@ -88,6 +88,10 @@ typedef struct {
  * Memory: about n_units * budget/divisor bytes, at most 256 MiB; beyond that near-exact. Deterministic. */
 ASH_API ash_status ash_solve(const ash_unit *units, size_t n_units, uint64_t budget, int *choice, ash_solution *sol, ash_error *err);
 
+/* The classical baseline: least damage + lambda * bytes per unit, lambda bisected until the bytes fit; only choices on the lower convex hulls are reached.
+ * `fill`: spend what that leaves over by the promotions that save most per byte. bound is the dual one; exact stays false. */
+ASH_API ash_status ash_solve_lagrange(const ash_unit *units, size_t n_units, uint64_t budget, bool fill, int *choice, ash_solution *sol, ash_error *err);
+
 /* ---- the planner: what each type would cost each tensor, in bytes and in predicted damage ----
  *
  * A unit is one matrix. damage(u, t) = k * (e_u(t) / e_0)^s in nats of KL divergence, where e_u(t) is the importance-weighted
@@ -160,6 +164,15 @@ ASH_API void ash_planner_scale(ash_planner *p, int32_t lo, int32_t hi, uint32_t 
 /* Solve for a budget (whole-file bytes; with lookup_free without the free tables). choice: option index per unit.
  * ASH_E_LIMIT: sol->bytes holds the least possible. */
 ASH_API ash_status ash_planner_solve(const ash_planner *p, uint64_t budget, int *choice, ash_solution *sol, ash_error *err);
+/* What a plan minimises. The two baselines know no sensitivities and take ash_solve_lagrange; docs/plan.md has the formulas. */
+typedef enum {
+    ASH_PLAN_DAMAGE = 0,   /* predicted nats, as ash_planner_solve */
+    ASH_PLAN_LAGRANGE,     /* sum of importance-weighted squared errors: the outputs' squared error per token */
+    ASH_PLAN_LAGRANGE_REL  /* sum of weights times relative error */
+} ash_plan_method;
+ASH_API bool ash_plan_method_parse(const char *s, ash_plan_method *m); /* "damage", "lagrange", "lagrange-rel" */
+/* sol->damage and bound are in the method's own unit; ash_planner_total has nats. */
+ASH_API ash_status ash_planner_solve_by(const ash_planner *p, ash_plan_method m, uint64_t budget, int *choice, ash_solution *sol, ash_error *err);
 /* A random choice of about that size (at most `budget`, at least 0.995 of it where the types allow): a negative control. */
 ASH_API ash_status ash_planner_random(const ash_planner *p, uint64_t budget, uint64_t seed, int *choice, ash_solution *sol, ash_error *err);
 /* Bytes and predicted damage of any choice; the file's bytes, not the budget's. */

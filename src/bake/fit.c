@@ -92,6 +92,7 @@ static ash_status check_budget(fit *f, bool can_widen, ash_error *err) {
 
 static ash_status open_all(fit *f, ash_error *err) {
     const ash_fit_opts *o = f->o;
+    if (o->n_sweep_types > FIT_MAX_SWEEP_TYPES) return ash_fail(err, ASH_E_USAGE, "a sweep for a fit takes at most %d types", FIT_MAX_SWEEP_TYPES);
     if (!o->n_calib || !o->n_test) return ash_fail(err, ASH_E_USAGE, "a fit needs a calibration text and a test text");
     ASH_TRY(ash_model_load(&f->model, o->model, err));
     if (o->ref && strcmp(o->ref, o->model) != 0) ASH_TRY(ash_model_load(&f->ref, o->ref, err));
@@ -120,7 +121,7 @@ static ash_status read_texts(fit *f, ash_error *err) {
 /* ---- importance ---- */
 
 static ash_status importance(fit *f, ash_error *err) {
-    fit_effort e = fit_effort_of(f->o->effort);
+    fit_effort e = fit_effort_of(f->o);
     fit_key(f->im_key, "imatrix 1 %s %s %u", f->src_sha, f->calib.sha, e.imatrix_chunks);
     char *path = fit_path(f, "imatrix-%s.gguf", f->im_key);
     if (!path) return ash_fail(err, ASH_E_NOMEM, "out of memory for a fit");
@@ -135,9 +136,11 @@ static ash_status importance(fit *f, ash_error *err) {
 
 /* ---- sweep ---- */
 
-/* Two types on both sides of the budget's mean bits, where the damage is large enough to see. */
-static void sweep_types(const fit *f, ash_dtype t[2]) {
+/* Two types on both sides of the budget's mean bits, where the damage is large enough to see; or those asked for. */
+static size_t sweep_types(const fit *f, ash_dtype t[FIT_MAX_SWEEP_TYPES]) {
     double w = 0;
+    for (size_t i = 0; i < f->o->n_sweep_types; i++) t[i] = f->o->sweep_types[i];
+    if (f->o->n_sweep_types) return f->o->n_sweep_types;
     for (size_t i = 0; i < ash_gguf_n_tensors(f->src); i++) {
         const ash_gguf_tensor *x = ash_gguf_tensor_at(f->src, i);
         w += (double)x->ne[0] * (double)x->ne[1] * (double)x->ne[2];
@@ -145,13 +148,15 @@ static void sweep_types(const fit *f, ash_dtype t[2]) {
     double bits = 8.0 * (double)f->budget / w;
     t[0] = bits >= 3.6 ? ASH_Q4_0 : ASH_Q3_K;
     t[1] = bits >= 3.6 ? ASH_Q3_K : ASH_Q2_K;
+    return 2;
 }
 
 static ash_status sweep_setup(fit *f, ash_sweep_opts *o, ash_sweep_unit **u, size_t *n, ash_error *err) {
-    fit_effort e = fit_effort_of(f->o->effort);
-    ash_dtype t[2];
-    char key[17];
-    sweep_types(f, t);
+    fit_effort e = fit_effort_of(f->o);
+    ash_dtype t[FIT_MAX_SWEEP_TYPES];
+    char key[17], names[96] = "";
+    const size_t n_t = sweep_types(f, t);
+    for (size_t i = 0; i < n_t; i++) snprintf(names + strlen(names), sizeof names - strlen(names), "%s%d", i ? " " : "", (int)t[i]);
     *o = ash_sweep_defaults();
     o->max_chunks = e.sweep_max_chunks;
     o->until = e.sweep_until;
@@ -159,10 +164,10 @@ static ash_status sweep_setup(fit *f, ash_sweep_opts *o, ash_sweep_unit **u, siz
     o->seed = f->o->seed;
     o->spill_dir = f->dir;
     o->progress = f->o->progress;
-    fit_key(key, "sweep 1 %s %s %s %d %d %u %g %llu", f->src_sha, f->calib.sha, f->im_key, (int)t[0], (int)t[1], e.sweep_max_chunks, e.sweep_until, (unsigned long long)f->o->seed);
+    fit_key(key, "sweep 1 %s %s %s %s %u %g %llu", f->src_sha, f->calib.sha, f->im_key, names, e.sweep_max_chunks, e.sweep_until, (unsigned long long)f->o->seed);
     o->checkpoint = fit_path(f, "sweep-%s.ckpt", key);
     if (!o->checkpoint) return ash_fail(err, ASH_E_NOMEM, "out of memory for a fit");
-    return ash_sweep_units(u, n, f->model, 't', t, 2, t, 2, err);
+    return ash_sweep_units(u, n, f->model, 't', t, n_t, t, n_t, err);
 }
 
 static ash_status sweep(fit *f, ash_error *err) {
@@ -179,7 +184,7 @@ static ash_status sweep(fit *f, ash_error *err) {
 /* Time, memory and disk, said before anything long begins. Layers, encoders and head are timed on this machine (ash_sweep_estimate); the
  * rest is counting how often each stage uses them. */
 static ash_status estimate(fit *f, ash_error *err) {
-    const fit_effort e = fit_effort_of(f->o->effort);
+    const fit_effort e = fit_effort_of(f->o);
     ash_sweep_opts so;
     ash_sweep_unit *u = NULL;
     ash_sweep_cost c = {0};
@@ -203,12 +208,12 @@ static ash_status estimate(fit *f, ash_error *err) {
     const double t_im = e.imatrix_chunks * chunk, t_sweep = e.sweep ? c.seconds : 0;
     const double t_plan = sampled * n_types / c.encode_rate + e.verify_chunks * chunk /* the reference */ + encode + e.verify_chunks * judged /* the first plan */ +
                           groups * (encode / 7 + e.verify_chunks * judged) + (e.groups ? encode / 2 + e.verify_chunks * judged : 0);
-    const int proofs = 3 + f->o->controls + (f->o->effort != ASH_EFFORT_QUICK); /* this file, a stock mix, one or two single types, random mixes */
+    const int proofs = f->o->controls < 0 ? 1 : 3 + f->o->controls + (f->o->effort != ASH_EFFORT_QUICK); /* this file, a stock mix, one or two single types, random mixes */
     const double t_comp = fit_compensates(f) ? 2.5 * ash_bake_comp_defaults().n_chunks * chunk + encode : 0;
     const double t_prove = t_comp + e.proof_chunks * chunk + proofs * e.proof_chunks * judged + (proofs - 1) * encode;
     const uint64_t mem = ASH_MAX(e.sweep ? c.mem_bytes : 0, 512u << 20), disk = 3 * f->budget + (e.sweep ? c.disk_bytes : 0);
     fit_say(f, "estimate: about %.0f s (importance %.0f, sweep %.0f, plan and verify %.0f, proof and %d controls %.0f); memory %.0f MB beside the model's mapping, disk %.0f MB", t_im + t_sweep + t_plan + t_prove,
-            t_im, t_sweep, t_plan, f->o->controls, t_prove, (double)mem / 1e6, (double)disk / 1e6);
+            t_im, t_sweep, t_plan, proofs - 1, t_prove, (double)mem / 1e6, (double)disk / 1e6);
     return ASH_OK;
 }
 
@@ -247,7 +252,7 @@ static ash_status planner(fit *f, int which, ash_error *err) {
 
 static ash_status run(fit *f, ash_error *err) {
     const ash_fit_opts *o = f->o;
-    fit_effort e = fit_effort_of(o->effort);
+    fit_effort e = fit_effort_of(o);
     ash_widen *w = NULL;
     ash_error why = {0};
     ASH_TRY(open_all(f, err));

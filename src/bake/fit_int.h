@@ -5,7 +5,7 @@
 #include "ashlar/fit.h"
 #include "base/base.h"
 
-enum { FIT_MAX_CHUNKS = 64, FIT_MAX_FILES = 256, FIT_MAX_CHECKS = 64, FIT_MAX_NOTES = 32, FIT_MAX_FACTS = 40, FIT_WIDEN = 256 };
+enum { FIT_MAX_CHUNKS = 64, FIT_MAX_FILES = 256, FIT_MAX_CHECKS = 64, FIT_MAX_NOTES = 32, FIT_MAX_FACTS = 40, FIT_WIDEN = 256, FIT_MAX_SWEEP_TYPES = 4 };
 
 enum { FIT_T_IMPORTANCE, FIT_T_SWEEP, FIT_T_PLAN, FIT_T_COUNT };
 
@@ -72,7 +72,7 @@ typedef struct {
     bool sweep;
     int groups;                       /* 0: verify only; 1: by role; 2: by role and depth */
 } fit_effort;
-fit_effort fit_effort_of(ash_effort e);
+fit_effort fit_effort_of(const ash_fit_opts *o);
 
 /* fit_state.c */
 ash_status fit_state_open(fit *f, ash_error *err);                 /* creates the work directory */

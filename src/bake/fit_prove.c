@@ -311,7 +311,7 @@ static ash_status predictors(fit *f, ash_error *err) {
 static void facts(fit *f) {
     const ash_fit_opts *o = f->o;
     char sha[65] = "";
-    fit_effort e = fit_effort_of(o->effort);
+    fit_effort e = fit_effort_of(o);
     if (o->command) fit_fact(f, "command", "%s", o->command);
     fit_fact(f, "program", "ashlar %s", ash_version());
     fit_fact(f, "processor", "%s, %s, %d threads", ash_cpu_model(), ash_cpu_level_name(ash_cpu_detect()), o->n_threads > 0 ? o->n_threads : ash_cpu_count());
@@ -326,6 +326,7 @@ static void facts(fit *f) {
     if (f->swept)
         fit_fact(f, "sweep", "%zu variants, up to %u chunks of %u tokens (%u scored each), identity %g, noise floor %.1e", f->sweep.n_rows, f->sweep.n_chunks, f->sweep.n_ctx, f->sweep.n_scored,
                  f->sweep.identity, f->sweep.noise_floor);
+    else if (o->method != ASH_PLAN_DAMAGE) fit_fact(f, "method", "the Lagrangian baseline on %s errors per matrix; no sweep, no refinement", o->method == ASH_PLAN_LAGRANGE ? "weighted squared" : "relative");
     else fit_fact(f, "sweep", "none: sensitivities are typical ones (--effort quick)");
     fit_fact(f, "plan", "predicted KLD %.4g, measured %.4g on %u chunks of the calibration text", f->predicted, f->measured, ash_eval_ref_n_chunks(f->calib_ref));
     fit_fact(f, "seed and effort", "%llu, %s", (unsigned long long)o->seed, o->effort == ASH_EFFORT_QUICK ? "quick" : o->effort == ASH_EFFORT_HIGH ? "high" : "normal");
@@ -335,7 +336,7 @@ static void facts(fit *f) {
 }
 
 ash_status fit_prove(fit *f, ash_error *err) {
-    fit_effort e = fit_effort_of(f->o->effort);
+    fit_effort e = fit_effort_of(f->o);
     ash_report *rep = &f->r->report;
     fit_meas m;
     ASH_TRY(make(f, &m, err));
@@ -347,9 +348,11 @@ ash_status fit_prove(fit *f, ash_error *err) {
     ASH_TRY(ash_eval_ref_compute(&f->test_ref, f->ref, &f->test.tok, &eo, err));
     ASH_TRY(fit_measure_file(f, f->o->out, f->test_ref, "prove", &m, err));
     add_measured(f, ASH_RF_FIT, "this fit", f->predicted, &m);
-    ASH_TRY(uniform_controls(f, err));
-    ASH_TRY(preset_control(f, err));
-    ASH_TRY(random_controls(f, err));
+    if (f->o->controls >= 0) {
+        ASH_TRY(uniform_controls(f, err));
+        ASH_TRY(preset_control(f, err));
+        ASH_TRY(random_controls(f, err));
+    }
     uint64_t weights = 0;
     for (size_t i = 0; i < ash_gguf_n_tensors(f->src); i++) {
         const ash_gguf_tensor *t = ash_gguf_tensor_at(f->src, i);

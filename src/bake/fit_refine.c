@@ -116,10 +116,10 @@ done:
 /* Verify planner `which` at its best choice; on return choice, predicted and m are its. */
 static ash_status verify(fit *f, int which, int *choice, double *predicted, fit_meas *m, bool adopt, ash_error *err) {
     ash_solution s;
-    ASH_TRY(ash_planner_solve(f->pl[which], f->budget, choice, &s, err));
-    *predicted = s.damage;
+    ASH_TRY(ash_planner_solve_by(f->pl[which], f->o->method, f->budget, choice, &s, err));
+    *predicted = ash_planner_total(f->pl[which], choice).damage;
     ASH_TRY(measure_choice(f, f->pl[which], choice, "verify", adopt, m, err));
-    fit_check(f, which ? "first plan, widened" : "first plan", s.damage, m);
+    fit_check(f, which ? "first plan, widened" : "first plan", *predicted, m);
     return ASH_OK;
 }
 
@@ -172,7 +172,7 @@ static ash_status try_others(fit *f, ash_planner *p, int *c, int *next, fit_meas
 }
 
 ash_status fit_refine(fit *f, ash_error *err) {
-    fit_effort e = fit_effort_of(f->o->effort);
+    fit_effort e = fit_effort_of(f->o);
     ash_status st = ASH_OK;
     double pred[2] = {INFINITY, INFINITY};
     int *choice[2] = {NULL, NULL}, *next = NULL;
@@ -186,7 +186,7 @@ ash_status fit_refine(fit *f, ash_error *err) {
             goto done;
         }
         if (!f->pl[k]) continue;
-        st = ash_planner_solve(f->pl[k], f->budget, choice[k], &s, &why);
+        st = ash_planner_solve_by(f->pl[k], f->o->method, f->budget, choice[k], &s, &why);
         if (st == ASH_OK) pred[k] = s.damage;
         else if (st != ASH_E_LIMIT) {
             if (err) *err = why;
@@ -217,7 +217,7 @@ ash_status fit_refine(fit *f, ash_error *err) {
         st = ash_fail(err, ASH_E_NOMEM, "out of memory while refining");
         goto done;
     }
-    if (!f->swept && base->kld.v > 0.25) ASH_TRY_GOTO(try_others(f, p, c, next, base, err), done);
+    if (!f->swept && f->o->method == ASH_PLAN_DAMAGE && base->kld.v > 0.25) ASH_TRY_GOTO(try_others(f, p, c, next, base, err), done);
     for (int round = 0; round < e.groups; round++) {
         group g[MAX_GROUPS];
         const int n_g = make_groups(f, e.groups, g);

@@ -9,12 +9,12 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-fit_effort fit_effort_of(ash_effort e) {
-    switch (e) {
-    case ASH_EFFORT_QUICK: return (fit_effort){8, 0, 4, 8, 0, false, 0};
-    case ASH_EFFORT_HIGH: return (fit_effort){64, 128, 12, 32, 0.1, true, 2};
-    default: return (fit_effort){24, 48, 6, 16, 0.2, true, 1};
-    }
+fit_effort fit_effort_of(const ash_fit_opts *o) {
+    fit_effort e = {24, 48, 6, 16, 0.2, true, 1};
+    if (o->effort == ASH_EFFORT_QUICK) e = (fit_effort){8, 0, 4, 8, 0, false, 0};
+    if (o->effort == ASH_EFFORT_HIGH) e = (fit_effort){64, 128, 12, 32, 0.1, true, 2};
+    if (o->method != ASH_PLAN_DAMAGE) e.sweep = false, e.groups = 0; /* a baseline knows no sensitivities */
+    return e;
 }
 
 ash_status fit_state_open(fit *f, ash_error *err) {

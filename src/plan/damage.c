@@ -9,6 +9,7 @@
 #include "ashlar/quant.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { SAMPLE = 1 << 17, TABLE_FACTOR = 4 };
@@ -120,6 +121,16 @@ static void encode(void *ctx, int64_t b, int64_t e, int ith) {
     }
 }
 
+/* Experts that a token runs through; 0: unknown. */
+static uint32_t experts_run(const ash_gguf *g) {
+    ash_str arch;
+    char key[128];
+    uint64_t n = 0;
+    if (!ash_gguf_get_str(g, "general.architecture", &arch) || arch.n > 64) return 0;
+    snprintf(key, sizeof key, "%.*s.expert_used_count", (int)arch.n, arch.p);
+    return ash_gguf_get_u64(g, key, &n) && n < 65536 ? (uint32_t)n : 0;
+}
+
 static ash_status unit_errors(ash_planner *p, plan_unit *u, ash_pool *pool, ash_error *err) {
     const ash_gguf_tensor *t = ash_gguf_tensor_at(p->g, u->tensor);
     uint64_t ne[ASH_GGUF_MAX_DIMS], want = p->o.sample ? p->o.sample : SAMPLE;
@@ -168,6 +179,11 @@ static ash_status unit_errors(ash_planner *p, plan_unit *u, ash_pool *pool, ash_
     for (uint64_t i = 0; i < x.sample; i++) norm += x.norm[i], raw_sum += x.raw[i], used += share_of(&x, i);
     u->energy = used > 0 ? norm / used * (double)t->ne[1] : 0;
     u->raw = raw_sum / (double)x.sample / (double)t->ne[0];
+    /* Squared error per token: a table is looked up in one row at a time, of a layer's experts a few run. */
+    uint32_t n_run = 0;
+    if (x.share) n_run = experts_run(p->g);
+    u->power = u->energy * (n_run ? (double)n_run : (double)(t->ne[2] * t->ne[3]));
+    if (p->o.importance.weights && !raw && u->pub.lookup_only) u->power /= (double)t->ne[1];
     for (int k = 0; k < n_opts; k++) {
         double s = 0;
         if (u->opts[k].rel_err == 0) continue;

@@ -18,6 +18,7 @@ typedef struct {
     int n_m;
     double scale;               /* what refinement learned */
     double energy, raw;         /* E|W x|^2 of one matrix (with importance); mean squared weight */
+    double power;               /* what rel_err is a share of, all matrices of the tensor: the baseline's weight */
     double prior;               /* log factor on the role's typical sensitivity, prior.c */
 } plan_unit;
 
@@ -32,6 +33,8 @@ struct ash_planner {
     ash_plan_option *store;
 };
 
+/* Whether every option is a usable number. */
+ash_status ash_solve_check(const ash_unit *units, size_t n, ash_error *err);
 /* Fill rel_err of every option of every unit. */
 ash_status ash_plan_errors(ash_planner *p, ash_error *err);
 /* Fill prior of every unit, from energy and raw. */

@@ -143,7 +143,25 @@ uint32_t ash_planner_widen(const ash_planner *p) { return p->widen ? p->o.widen 
 
 static uint64_t cost(const ash_planner *p, const plan_unit *u, int k) { return p->o.lookup_free && u->pub.lookup_only ? 0 : u->opts[k].bytes; }
 
+bool ash_plan_method_parse(const char *s, ash_plan_method *m) {
+    static const char *const names[] = {"damage", "lagrange", "lagrange-rel"};
+    for (size_t i = 0; i < ASH_ARRAY_LEN(names); i++)
+        if (strcmp(s, names[i]) == 0) return *m = (ash_plan_method)i, true;
+    return false;
+}
+
+/* What method m makes of option k. */
+static double objective(const plan_unit *u, int k, ash_plan_method m) {
+    if (m == ASH_PLAN_DAMAGE) return u->opts[k].damage;
+    if (!(u->scale > 0)) return 0; /* never runs */
+    return u->opts[k].rel_err * (m == ASH_PLAN_LAGRANGE ? u->power : (double)u->pub.n_weights);
+}
+
 ash_status ash_planner_solve(const ash_planner *p, uint64_t budget, int *choice, ash_solution *sol, ash_error *err) {
+    return ash_planner_solve_by(p, ASH_PLAN_DAMAGE, budget, choice, sol, err);
+}
+
+ash_status ash_planner_solve_by(const ash_planner *p, ash_plan_method m, uint64_t budget, int *choice, ash_solution *sol, ash_error *err) {
     size_t n_opts = 0, at = 0;
     for (size_t i = 0; i < p->n; i++) n_opts += (size_t)p->u[i].pub.n_opts;
     ash_status st = ASH_OK;
@@ -155,9 +173,10 @@ ash_status ash_planner_solve(const ash_planner *p, uint64_t budget, int *choice,
     }
     for (size_t i = 0; i < p->n; i++) {
         u[i] = (ash_unit){o + at, p->u[i].pub.n_opts};
-        for (int k = 0; k < u[i].n; k++) o[at++] = (ash_option){cost(p, &p->u[i], k), p->u[i].opts[k].damage};
+        for (int k = 0; k < u[i].n; k++) o[at++] = (ash_option){cost(p, &p->u[i], k), objective(&p->u[i], k, m)};
     }
-    st = ash_solve(u, p->n, budget > p->o.fixed_bytes ? budget - p->o.fixed_bytes : 0, choice, sol, err);
+    const uint64_t left = budget > p->o.fixed_bytes ? budget - p->o.fixed_bytes : 0;
+    st = m == ASH_PLAN_DAMAGE ? ash_solve(u, p->n, left, choice, sol, err) : ash_solve_lagrange(u, p->n, left, true, choice, sol, err);
     sol->bytes += p->o.fixed_bytes;
     if (st == ASH_E_LIMIT)
         ash_fail(err, st, "the budget of %llu bytes cannot be met: the smallest possible file has %llu bytes", (unsigned long long)budget, (unsigned long long)sol->bytes);

@@ -6,9 +6,7 @@
  *     be too many steps, they are coarser and rounded up (still feasible), and
  *  4. what rounding left over is spent by greedy promotions and pair exchanges.
  * Literature: Kellerer, Pferschy, Pisinger, "Knapsack Problems" (2004), chapter 11. */
-#include "ashlar/plan.h"
-
-#include "base/base.h"
+#include "plan/plan_int.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -227,18 +225,23 @@ done:
     return st;
 }
 
-ash_status ash_solve(const ash_unit *units, size_t n, uint64_t budget, int *choice, ash_solution *sol, ash_error *err) {
-    *sol = (ash_solution){0};
-    if (n == 0) return sol->exact = true, ASH_OK;
-    ash_status st = ASH_OK;
-    size_t n_opts = 0, at = 0;
+ash_status ash_solve_check(const ash_unit *units, size_t n, ash_error *err) {
     for (size_t i = 0; i < n; i++) {
         if (units[i].n < 1 || units[i].n > MAX_OPTS) return ash_fail(err, ASH_E_USAGE, "unit %zu has %d options; 1 to %d are possible", i, units[i].n, MAX_OPTS);
         for (int k = 0; k < units[i].n; k++)
             if (!(units[i].opts[k].damage >= 0) || !isfinite(units[i].opts[k].damage) || units[i].opts[k].bytes > UINT64_MAX / 4 / n)
                 return ash_fail(err, ASH_E_USAGE, "unit %zu, option %d: its damage or size is not a usable number", i, k);
-        n_opts += (size_t)units[i].n;
     }
+    return ASH_OK;
+}
+
+ash_status ash_solve(const ash_unit *units, size_t n, uint64_t budget, int *choice, ash_solution *sol, ash_error *err) {
+    *sol = (ash_solution){0};
+    if (n == 0) return sol->exact = true, ASH_OK;
+    ash_status st = ASH_OK;
+    size_t n_opts = 0, at = 0;
+    ASH_TRY(ash_solve_check(units, n, err));
+    for (size_t i = 0; i < n; i++) n_opts += (size_t)units[i].n;
     work w = {.n = n};
     w.u = ash_alloc(n * sizeof *w.u);
     w.store = ash_alloc(n_opts * sizeof *w.store);

@@ -87,6 +87,14 @@ want 0 "bits per weight" quantize "$M" "$T/plan.gguf" --recipe "$T/plan.json"
 size_is "$T/plan.gguf" "$bytes"
 want 4 "smallest possible file" plan "$M" --size 1000
 
+# the baselines: a plan that knows no sensitivities, within the same budget
+for m in lagrange lagrange-rel; do
+    want 0 "error .* (bound" plan "$M" --bpw 9 -o "$T/base.json" --method $m
+    [ "$(sed -n 's/.*"predicted": {.*"bytes": \([0-9]*\)}.*/\1/p' "$T/base.json")" -le "$(sed -n 's/.*"budget_bytes": \([0-9]*\).*/\1/p' "$T/base.json")" ] && ok || bad "the $m plan is over its budget"
+done
+want 2 "method is damage, lagrange or lagrange-rel" plan "$M" --bpw 9 --method magic
+want 2 "names such as Q4_K" plan "$M" --bpw 9 --allow-types Q4_K,,Q8_0
+
 # fit: from a small text to a proved file; again from the work directory: the same bytes
 head -c 24000 "$R/data/wikitext2-test.txt" >"$T/t.txt"
 fit() { "$A" fit "$M" --bpw 9 -o "$T/fit.gguf" --calib "$T/c.txt" --test "$T/t.txt" --controls 1 --effort quick "$@" >"$T/log" 2>&1; }
@@ -97,6 +105,10 @@ grep -q "</html>" "$T/fit.html" && ! grep -q "https*://" "$T/fit.html" && ok || 
 cp "$T/fit.gguf" "$T/first.gguf"
 if fit --json && grep -q '"ashlar-fit-report"' "$T/log"; then ok; else bad "fit again: $(head -c 300 "$T/log")"; fi
 same "$T/fit.gguf" "$T/first.gguf"
+want 0 "this fit" fit "$M" --bpw 9 -o "$T/lag.gguf" --calib "$T/c.txt" --test "$T/t.txt" --controls -1 --method lagrange --workdir "$T/lag.fit"
+grep -q "everywhere\|preset\|random mix" "$T/log" && bad "controls although none were wanted: $(cat "$T/log")" || ok
+[ "$(ls "$T/lag.fit" | grep -c '^sweep-')" -eq 0 ] && ok || bad "a baseline has swept"
+want 2 "at most\|up to 4" fit "$M" --bpw 9 -o "$T/x.gguf" --sweep-types Q4_0,Q3_K,Q2_K,Q5_0,Q8_0
 want 2 "share" fit "$M" --bpw 9 -o "$T/x.gguf" --calib "$T/c.txt" --test "$T/c.txt"
 want 4 "smallest possible file" fit "$M" --size 1000 -o "$T/x.gguf" --calib "$T/c.txt" --test "$T/t.txt"
 want 2 "one budget" fit "$M" -o "$T/x.gguf"

@@ -113,6 +113,64 @@ static void large_instances_fill_the_budget(void **state) {
     }
 }
 
+/* Everett: what lambda chooses is the best there is for the bytes it takes; and its gap to the optimum within the budget is at most one hull step, which
+ * costs at most the largest difference of damages in a unit. Filling only helps. */
+static void lagrange_is_optimal_for_its_own_bytes(void **state) {
+    (void)state;
+    ash_rng r;
+    ash_rng_seed(&r, 5);
+    for (int round = 0; round < 300; round++) {
+        ash_option o[6][5];
+        ash_unit u[6];
+        size_t n = 1 + ash_rng_below(&r, 6);
+        uint64_t lo = 0, hi = 0;
+        double step = 0, scale = exp(40 * (ash_rng_f64(&r) - 0.5)); /* errors may be of any size */
+        for (size_t i = 0; i < n; i++) {
+            uint64_t mn = UINT64_MAX, mx = 0;
+            double least = INFINITY, most = 0;
+            u[i] = (ash_unit){o[i], 1 + (int)ash_rng_below(&r, 5)};
+            for (int k = 0; k < u[i].n; k++) {
+                o[i][k] = (ash_option){32 * (1 + ash_rng_below(&r, 40)), scale * (ash_rng_below(&r, 4) ? ash_rng_f64(&r) : 0)};
+                mn = ASH_MIN(mn, o[i][k].bytes), mx = ASH_MAX(mx, o[i][k].bytes);
+                least = fmin(least, o[i][k].damage), most = fmax(most, o[i][k].damage);
+            }
+            step = fmax(step, most - least);
+            lo += mn, hi += mx;
+        }
+        uint64_t budget = lo + ash_rng_below(&r, hi - lo + 64);
+        int choice[6];
+        ash_solution s, f;
+        const double tiny = 1e-9 * scale, best = brute(u, n, budget);
+        assert_int_equal(ash_solve_lagrange(u, n, budget, false, choice, &s, NULL), ASH_OK);
+        check(u, n, budget, choice, &s);
+        assert_true(fabs(s.damage - brute(u, n, s.bytes)) <= tiny);
+        assert_true(s.bound <= best + tiny);
+        assert_true(s.damage - best <= step + tiny);
+        assert_int_equal(ash_solve_lagrange(u, n, budget, true, choice, &f, NULL), ASH_OK);
+        check(u, n, budget, choice, &f);
+        assert_true(f.damage <= s.damage + tiny && f.damage >= best - tiny);
+    }
+}
+
+static void lagrange_names_the_least_budget(void **state) {
+    (void)state;
+    ash_option a[] = {{100, 1}, {64, 2}}, b[] = {{32, 0}};
+    ash_unit u[] = {{a, 2}, {b, 1}};
+    int choice[2];
+    ash_solution s;
+    ash_error err = {0};
+    ash_plan_method m;
+    assert_int_equal(ash_solve_lagrange(u, 2, 95, true, choice, &s, &err), ASH_E_LIMIT);
+    assert_int_equal(s.bytes, 96);
+    assert_non_null(strstr(err.msg, "96"));
+    assert_int_equal(ash_solve_lagrange(u, 2, 131, true, choice, &s, &err), ASH_OK);
+    assert_true(choice[0] == 1 && s.damage == 2);
+    assert_int_equal(ash_solve_lagrange(u, 2, 132, true, choice, &s, &err), ASH_OK);
+    assert_true(choice[0] == 0 && s.damage == 1 && s.bytes == 132);
+    assert_true(ash_plan_method_parse("lagrange", &m) && m == ASH_PLAN_LAGRANGE && ash_plan_method_parse("lagrange-rel", &m) && m == ASH_PLAN_LAGRANGE_REL);
+    assert_false(ash_plan_method_parse("lagrang", &m));
+}
+
 static void bad_input_is_refused(void **state) {
     (void)state;
     ash_option nan_opt[] = {{1, NAN}}, neg[] = {{1, -1}};
@@ -120,6 +178,7 @@ static void bad_input_is_refused(void **state) {
     int c;
     ash_solution s;
     assert_int_equal(ash_solve(u, 1, 10, &c, &s, NULL), ASH_E_USAGE);
+    assert_int_equal(ash_solve_lagrange(u, 1, 10, true, &c, &s, NULL), ASH_E_USAGE);
     u[0].opts = neg;
     assert_int_equal(ash_solve(u, 1, 10, &c, &s, NULL), ASH_E_USAGE);
     u[0].n = 0;
@@ -145,7 +204,8 @@ static void out_of_memory_is_a_status(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(small_instances_are_optimal), cmocka_unit_test(impossible_budget_names_the_least),
-        cmocka_unit_test(large_instances_fill_the_budget), cmocka_unit_test(bad_input_is_refused),
+        cmocka_unit_test(large_instances_fill_the_budget), cmocka_unit_test(lagrange_is_optimal_for_its_own_bytes),
+        cmocka_unit_test(lagrange_names_the_least_budget), cmocka_unit_test(bad_input_is_refused),
         cmocka_unit_test(out_of_memory_is_a_status)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -204,6 +204,7 @@ static void embed_stage(void *ctx, int64_t b, int64_t e, int ith) {
     for (int64_t t = b; t < e; t++) {
         float *x = f->x + t * w->K;
         f->k->decode[w->type](w->data + (size_t)s->tokens[t] * w->row_bytes, x, w->K);
+        ash_model_forget_row(m, w, s->tokens[t]);
         if (scale != 1.0f)
             for (int i = 0; i < w->K; i++) x[i] *= scale;
         if (m->type_embd.data) add_row(f, &m->type_embd, 0, x); /* every token is of type 0 */
@@ -212,6 +213,7 @@ static void embed_stage(void *ctx, int64_t b, int64_t e, int ith) {
         if (!p->data) continue;
         float *ple = f->ple + t * p->K;
         f->k->decode[p->type](p->data + (size_t)s->tokens[t] * p->row_bytes, ple, p->K);
+        ash_model_forget_row(m, p, s->tokens[t]);
         for (int i = 0; i < p->K; i++) ple[i] *= ple_scale;
     }
 }

@@ -89,10 +89,6 @@ static void run_batch(ash_session *s, const ash_token *tokens, int pos, int n, i
     ash_fwd *f = &s->fwd;
     const int L = s->m->hp.n_layer;
     ash_fwd_embed(f, tokens, pos, n);
-    if ((s->looked_up += (size_t)n) >= ASH_LOOKUPS_KEPT) {
-        ash_model_forget_lookups(s->m);
-        s->looked_up = 0;
-    }
     ash_fwd_ple_inputs(f, n);
     ash_fwd_rope(f, pos, n);
     for (int il = 0; il < L; il++) {

@@ -16,7 +16,6 @@ struct ash_session {
     float *logits;     /* head_tok rows; row 0 is the last token's */
     int head_tok;
     bool have_logits;
-    size_t looked_up;  /* tokens embedded since lookup tables were last let go */
     ash_lora_use *lora;
     float *mem; /* fwd's buffers */
     void *mm_mem, *attn_mem;

@@ -158,10 +158,9 @@ const char *ash_model_role_name(ash_role role); /* "attn_q" */
 uint64_t ash_model_lookup_touched(const ash_model *m, uint64_t tokens);
 /* After binding: lookup tables are read at random. */
 void ash_model_advise(const ash_model *m);
-/* Let the pages of large lookup tables go; called after every ASH_LOOKUPS_KEPT tokens, so that a long run does not hold every row it met (the
- * kernel maps up to 64 KiB around each row whose neighbours are cached). They stay in the file's cache. */
-enum { ASH_LOOKUPS_KEPT = 64 };
-void ash_model_forget_lookups(const ash_model *m);
+/* Let the pages around a row of a large lookup table go, so that a run does not hold every row it met. For one row the kernel maps whatever of its
+ * neighbourhood is cached: 64 KiB, since Linux 6.18 the whole large folio, up to 2 MiB. They stay in the file's cache. No-op for other matrices. Any thread. */
+void ash_model_forget_row(const ash_model *m, const ash_mat *w, ash_token row);
 static inline const ash_hparams *ash_model_hp(const ash_model *m) { return &m->hp; }
 /* Expert e of a bank. */
 static inline ash_mat ash_bank_at(const ash_bank *b, int e) {

@@ -1,7 +1,7 @@
 /* place.c - which weights are read for every token and which are only looked up, and what the kernel is told about each. */
 #include "model/model_int.h"
 
-enum { PAGE = 4096, TABLES = 4, LARGE_TABLE = 16 << 20 };
+enum { PAGE = 4096, FOLIO = 2 << 20, TABLES = 4, LARGE_TABLE = 16 << 20 };
 
 /* The lookup tables; a tied head is read whole, so its table is none. */
 static int tables(const ash_model *m, const ash_mat *t[TABLES]) {
@@ -19,7 +19,7 @@ uint64_t ash_model_lookup_touched(const ash_model *m, uint64_t tokens) {
     int n = tables(m, t);
     for (int i = 0; i < n; i++) {
         const uint64_t whole = (uint64_t)t[i]->n_rows * t[i]->row_bytes;
-        const uint64_t rows = t[i] == &m->type_embd ? 1 : whole >= LARGE_TABLE ? ASH_MIN(tokens, ASH_LOOKUPS_KEPT) : tokens;
+        const uint64_t rows = t[i] == &m->type_embd || (tokens && whole >= LARGE_TABLE) ? 1 : tokens; /* of a large table only the last row stays */
         /* a row of b bytes at any offset lies on 1 + (b - 1) / PAGE pages on average; rows of positions are neighbours */
         const uint64_t b = t[i]->row_bytes;
         const uint64_t touched = t[i] == &m->pos_embd || b < 1 ? rows * b : rows * (PAGE + b - 1);
@@ -34,14 +34,15 @@ void ash_model_advise(const ash_model *m) {
     for (int i = 0; i < n; i++) ash_range_use(t[i]->data, (uint64_t)t[i]->n_rows * t[i]->row_bytes, ASH_RANGE_RANDOM, NULL);
 }
 
-void ash_model_forget_lookups(const ash_model *m) {
-    const ash_mat *t[TABLES];
+void ash_model_forget_row(const ash_model *m, const ash_mat *w, ash_token row) {
+    const uint64_t whole = (uint64_t)w->n_rows * w->row_bytes;
+    if (whole < LARGE_TABLE || (m->hp.causal && w->data == m->head.data)) return;
     if (!*ash_gguf_path(m->gguf)) return; /* bytes of the caller's, no mapping: they would be lost */
-    int n = tables(m, t);
-    for (int i = 0; i < n; i++) {
-        const uint64_t whole = (uint64_t)t[i]->n_rows * t[i]->row_bytes;
-        if (whole >= LARGE_TABLE) ash_range_use(t[i]->data, whole, ASH_RANGE_FORGET, NULL);
-    }
+    const uint64_t b = (uint64_t)row * w->row_bytes, base = (uintptr_t)w->data % FOLIO;
+    uint64_t from = (base + b) / FOLIO * FOLIO, to = (base + b + w->row_bytes + FOLIO - 1) / FOLIO * FOLIO;
+    from = from > base ? from - base : 0;
+    to = ASH_MIN(to - base, whole);
+    ash_range_use(w->data + from, to - from, ASH_RANGE_FORGET, NULL);
 }
 
 /* ---- the rest: matrices that products read ---- */

@@ -1,5 +1,6 @@
 /* cmd_sweep.c - `ashlar sweep`: what each part of a model can lose. */
 #include "cli.h"
+#include "ranks.h"
 
 #include "ashlar/eval.h"
 
@@ -60,8 +61,8 @@ static void print_rows(const ash_sweep_result *r) {
     printf("identity control %g, rounding floor %.1e, %u chunks of %u tokens, %.1f s\n", r->identity, r->noise_floor, r->n_chunks, r->n_ctx, r->seconds);
 }
 
-static int run(int argc, char **argv) {
-    (void)argc;
+static int sweep(char **argv, const ash_ranks *ranks) {
+    const bool first = !ranks || ranks->rank == 0; /* of several processes: reads the checkpoint, collects importance, writes and prints */
     ash_error err = {0};
     ash_status st = ASH_OK;
     int code = 0;
@@ -84,7 +85,6 @@ static int run(int argc, char **argv) {
     const char *path = calib ? calib : cli_data_file("wikitext2-valid.txt");
     if (!path) return cli_usage("the default text is not installed; give --calib FILE");
     if (out_path && snprintf(part, sizeof part, "%s.part", out_path) >= (int)sizeof part) return cli_usage("the output's path is too long");
-    cli_catch_sigint();
     ash_sweep_opts o = ash_sweep_defaults();
     o.n_ctx = (uint32_t)n_ctx;
     o.min_chunks = (uint32_t)min_chunks;
@@ -93,24 +93,27 @@ static int run(int argc, char **argv) {
     o.n_threads = g_threads;
     o.seed = (uint64_t)seed;
     o.mem_bytes = (uint64_t)budget_mem;
-    o.checkpoint = out_path ? part : NULL;
+    o.checkpoint = out_path && first ? part : NULL;
+    o.ranks = ranks;
     o.progress = cli_progress();
     ASH_TRY_GOTO(ash_model_load(&m, argv[0], &err), done);
-    if (out_path && !dry_run) ASH_TRY_GOTO(cli_out_check(out_path, &err), done);
+    if (out_path && !dry_run && first) ASH_TRY_GOTO(cli_out_check(out_path, &err), done);
     ASH_TRY_GOTO(ash_sweep_units(&u, &n, m, unit[0], types, n_types, tables, n_tables, &err), done);
     ash_sweep_cost c;
-    ASH_TRY_GOTO(ash_sweep_estimate(&c, m, u, n, &o, &err), done);
+    if (first) ASH_TRY_GOTO(ash_sweep_estimate(&c, m, u, n, &o, &err), done);
     if (!dry_run) ASH_TRY_GOTO(ash_eval_text_load(&t, m, path, &err), done);
-    if (!dry_run && im_path) ASH_TRY_GOTO(ash_imatrix_load(&im, im_path, &err), done);
+    if (!dry_run && im_path && first) ASH_TRY_GOTO(ash_imatrix_load(&im, im_path, &err), done);
     if (!dry_run && t.n < (size_t)n_ctx) {
         st = ash_fail(&err, ASH_E_FORMAT, "%s has %zu tokens, fewer than one chunk of %lld", path, t.n, (long long)n_ctx);
         goto done;
     }
     char mem[32], disk[32];
-    if (!g_json || dry_run)
+    if (first && (!g_json || dry_run)) {
         fprintf(stderr, "%zu units: about %.0f s, %s of memory, %s of disk\n", n, c.seconds, cli_bytes(c.mem_bytes, mem), cli_bytes(c.disk_bytes, disk));
+        if (ranks) fprintf(stderr, "that is for one process like this one; %d share the work\n", ranks->n);
+    }
     if (dry_run) goto done;
-    if (!im) {
+    if (!im && first) {
         ash_eval_opts eo = ash_eval_defaults();
         eo.n_chunks = 32;
         eo.n_ctx = (uint32_t)(t.n / 512 ? 512 : t.n < 8 ? 8 : t.n);
@@ -119,6 +122,7 @@ static int run(int argc, char **argv) {
         ASH_TRY_GOTO(ash_imatrix_collect(&im, m, &t, path, &eo, &err), done);
     }
     ASH_TRY_GOTO(ash_sweep_run(&r, m, &t, im, u, n, &o, &err), done);
+    if (!first) goto done;
     ASH_TRY_GOTO(ash_sweep_json(&r, m, &json, &len, &err), done);
     ASH_TRY_GOTO(cli_out_write(out_path, json, len, &err), done);
     unlink(part);
@@ -136,13 +140,24 @@ done:
     return code;
 }
 
+static int run(int argc, char **argv) {
+    (void)argc;
+    ash_error err = {0};
+    const ash_ranks *ranks;
+    cli_catch_sigint();
+    ash_status st = cli_ranks_open(&ranks, &err);
+    return cli_ranks_close(st == ASH_OK ? sweep(argv, ranks) : cli_fail(&err, st));
+}
+
 const ash_cmd cmd_sweep = {
     .name = "sweep",
     .usage = "MODEL -o OUT.json [--types A,B]",
     .summary = "Measure what each part of a model loses in a smaller type",
     .details = "Knocks one unit at a time (by default one matrix of one layer) down to each type in memory and measures the KL divergence to the "
                "unmodified model, with a 95 % interval. Chunks of text are added until the interval is good enough. Identity must give exactly 0. "
-               "Interrupted runs continue from OUT.json.part.",
+               "Interrupted runs continue from OUT.json.part.\n\n"
+               "Started by mpirun, the processes share the work: `mpirun -n 2 ashlar sweep ...` writes the file one process would, but for `seconds` "
+               "(where the program was built with MPI).",
     .opts = options,
     .min_args = 1,
     .max_args = 1,

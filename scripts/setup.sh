@@ -11,7 +11,7 @@ if [ "${1:-}" = --cross ]; then
     libutf8proc-dev:arm64 libjansson-dev:arm64 libxxhash-dev:arm64 libedit-dev:arm64 libcmocka-dev:arm64"
   dpkg --print-foreign-architectures | grep -qx arm64 || $sudo dpkg --add-architecture arm64
 fi
-[ "${1:-}" = --tests ] && need="$need libcmocka-dev clang valgrind"
+[ "${1:-}" = --tests ] && need="$need libcmocka-dev clang valgrind libopenmpi-dev openmpi-bin"
 missing=""
 for p in $need; do
   dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q "install ok installed" || missing="$missing $p"

@@ -112,6 +112,15 @@ typedef struct {
     void *ctx;
 } ash_progress;
 
+/* Several processes at one job ("ranks": 0 .. n-1, rank 0 decides). gather: every rank gives sizes[rank] bytes at `mine`, and each gets
+ * all of them, in rank order, at `all`; sizes[n] is the same everywhere. All ranks make the same calls. A rank whose job fails ends the
+ * others too: it is told to them where they next meet, and who cannot tell must end them (ash_mpi_close does). */
+typedef struct {
+    int rank, n;
+    ash_status (*gather)(void *ctx, const void *mine, const uint64_t *sizes, void *all, ash_error *err);
+    void *ctx;
+} ash_ranks;
+
 #ifdef __cplusplus
 }
 #endif

@@ -158,6 +158,8 @@ typedef struct {
     uint64_t mem_bytes;    /* activation budget; 0: 512 MB */
     const char *checkpoint;/* file to continue from and to keep; NULL: none */
     const char *spill_dir; /* where activations go that exceed the budget; NULL: "." */
+    const ash_ranks *ranks;/* processes that share the work, NULL: this one alone. All call ash_sweep_run with the same model, text, units
+                            * and options and all get the result one process would get; importance and checkpoint are rank 0's */
     ash_progress progress;
 } ash_sweep_opts;
 ASH_API ash_sweep_opts ash_sweep_defaults(void);

@@ -24,5 +24,7 @@ struct ash_imatrix {
 ash_status ash_im_add(ash_imatrix *im, const char *name, size_t name_len, uint64_t n, uint64_t n_mat, const double *sum2d, const float *sum2f,
                       const float *counts, ash_error *err);
 ash_status ash_im_finish(ash_imatrix *im, ash_error *err);
+/* Rank 0's matrix (or none) for the others: *out is set on ranks above 0 only and theirs to free. */
+ash_status ash_imatrix_share(ash_imatrix **out, const ash_imatrix *im, const ash_ranks *r, ash_error *err);
 
 #endif

@@ -2,6 +2,8 @@
 #include "eval/sweep_int.h"
 
 #include "ashlar/quant.h"
+#include "eval/imatrix.h"
+#include "eval/ranks.h"
 
 #include <math.h>
 
@@ -183,10 +185,14 @@ static void unit_stat(const ash_sweep_job *j, size_t i, double *mean, double *ha
     ash_sweep_stat(&j->book, &j->units[i], (uint32_t)i, j->m->hp.n_layer, mean, half);
 }
 
+static void know_average(ash_sweep_job *j) {
+    if (!(j->book.pooled > 0) && j->book.n_chunks >= j->o.min_chunks) ash_sweep_pool(&j->book, j->units, j->m->hp.n_layer, j->o.min_chunks);
+}
+
 /* Marks finished units; returns the active ones. */
 static uint32_t active_units(ash_sweep_job *j, uint32_t *act) {
     uint32_t n = 0;
-    if (!(j->book.pooled > 0) && j->book.n_chunks >= j->o.min_chunks) ash_sweep_pool(&j->book, j->units, j->m->hp.n_layer, j->o.min_chunks);
+    know_average(j);
     for (uint32_t i = 0; i < j->book.n_units; i++) {
         ash_sweep_state *u = &j->book.u[i];
         if (u->done) continue;
@@ -215,7 +221,7 @@ static uint32_t plan_pass(const ash_sweep_job *j, const uint32_t *act, uint32_t 
             want = (uint32_t)ceil(have * (ASH_MIN((have < 64 ? 1.1 : 1.02) * r * r, 2.2) - 1));
             want = ASH_MAX(want, ASH_MAX(least, 3u));
         }
-        take[i] = (ash_sweep_take){act[i], ASH_MIN(want, j->o.max_chunks - have)};
+        take[i] = (ash_sweep_take){act[i], have, ASH_MIN(want, j->o.max_chunks - have)};
         total += take[i].n;
         longest = ASH_MAX(longest, take[i].n);
     }
@@ -233,7 +239,7 @@ static uint32_t plan_pass(const ash_sweep_job *j, const uint32_t *act, uint32_t 
     return n;
 }
 
-ash_status ash_sweep_run_job(ash_sweep_job *j, ash_error *err) {
+static ash_status run_passes(ash_sweep_job *j, ash_error *err) {
     uint32_t *act = ash_calloc(j->book.n_units, sizeof *act);
     ash_sweep_take *take = ash_calloc(j->book.n_units, sizeof *take);
     ash_status st = ASH_OK;
@@ -244,7 +250,7 @@ ash_status ash_sweep_run_job(ash_sweep_job *j, ash_error *err) {
     if (j->book.n_probe && !j->book.probed) {
         double probes = ash_sweep_probe_macs(j->m, j->T) * j->book.n_probe;
         j->work_total = probes + ash_sweep_macs(j->m, j->T, j->units, j->book.n_units) * j->o.min_chunks;
-        ASH_TRY_GOTO(ash_sweep_pass(j, NULL, 0, ASH_PASS_PROBES, err), done);
+        ASH_TRY_GOTO(ash_sweep_round(j, &(ash_sweep_part){.probes = {0, 0, j->book.n_probe}}, err), done);
         if (j->o.checkpoint) ASH_TRY_GOTO(ash_book_save(&j->book, j->o.checkpoint, err), done);
     }
     for (;;) {
@@ -255,7 +261,9 @@ ash_status ash_sweep_run_job(ash_sweep_job *j, ash_error *err) {
         for (uint32_t i = 0; i < n; i++) /* passes that are sure to come */
             if (j->book.u[take[i].unit].n + take[i].n < j->o.min_chunks)
                 j->work_total += (j->o.min_chunks - j->book.u[take[i].unit].n - take[i].n) * ash_sweep_macs(j->m, j->T, &j->units[take[i].unit], 1);
-        ASH_TRY_GOTO(ash_sweep_pass(j, take, n, j->book.n_chunks == 0 ? ASH_PASS_CONTROLS : 0, err), done);
+        ash_sweep_part w = {.take = take, .n_take = n};
+        if (j->book.n_chunks == 0) w.controls = take[0];
+        ASH_TRY_GOTO(ash_sweep_round(j, &w, err), done);
         if (j->book.identity != 0) {
             st = ash_fail(err, ASH_E_INTERNAL, "the identity control gave a divergence of %g instead of 0", j->book.identity);
             goto done;
@@ -269,16 +277,44 @@ done:
     return st;
 }
 
+ash_status ash_sweep_run_job(ash_sweep_job *j, ash_error *err) {
+    if (ash_ranks_first(j->o.ranks)) return ash_sweep_over(j, run_passes(j, err), err);
+    for (bool over = false; !over;) ASH_TRY(ash_sweep_follow(j, &over, err));
+    know_average(j);
+    return ASH_OK;
+}
+
+/* The checkpoint rank 0 has, in every rank's book. */
 static ash_status load_checkpoint(ash_sweep_job *j, ash_error *err) {
     ash_buf b = {0};
     ash_error e = {0};
-    if (!j->o.checkpoint || ash_file_read(j->o.checkpoint, 1ull << 30, &b, &e) != ASH_OK) {
-        ash_buf_free(&b);
-        return ASH_OK; /* none yet */
+    if (ash_ranks_first(j->o.ranks) && j->o.checkpoint && ash_file_read(j->o.checkpoint, 1ull << 30, &b, &e) != ASH_OK) ash_buf_reset(&b); /* none yet */
+    ash_status st = ash_ranks_share(j->o.ranks, &b, err);
+    if (st == ASH_OK && b.n) {
+        st = ash_book_parse(&j->book, b.p, b.n, err);
+        if (st != ASH_OK && j->o.checkpoint) ash_error_prefix(err, "%s", j->o.checkpoint);
     }
-    ash_status st = ash_book_parse(&j->book, b.p, b.n, err);
-    if (st != ASH_OK) ash_error_prefix(err, "%s", j->o.checkpoint);
     ash_buf_free(&b);
+    return st;
+}
+
+/* What every rank checks and makes for itself. */
+static ash_status prepare(ash_sweep_job *j, const ash_eval_text *t, size_t n, ash_error *err) {
+    if (j->o.n_ctx < 8 || j->o.n_ctx > 1u << 16 || j->o.skip + 1 > j->o.n_ctx)
+        return ash_fail(err, ASH_E_USAGE, "chunks of %u tokens with %u not scored are not possible", j->o.n_ctx, j->o.skip);
+    ASH_TRY(check_units(j->m, j->units, n, err));
+    ASH_TRY(ash_exec_init(&j->e, j->o.n_threads, j->o.cpu_level, err));
+    return choose_chunks(j, t, n, err);
+}
+
+static ash_status same_job(const ash_sweep_job *j, uint64_t job, ash_error *err) {
+    const ash_ranks *r = j->o.ranks;
+    uint64_t *all = ash_calloc((size_t)ash_ranks_n(r), sizeof *all);
+    if (!all) return ash_fail(err, ASH_E_NOMEM, "out of memory");
+    ash_status st = ash_ranks_gather_same(r, &job, sizeof job, all, err);
+    for (int i = 1; st == ASH_OK && i < ash_ranks_n(r); i++)
+        if (all[i] != all[0]) st = ash_fail(err, ASH_E_STATE, "process %d has another job than process 0: model, text, units or options differ", i);
+    ash_free(all);
     return st;
 }
 
@@ -289,13 +325,13 @@ ash_status ash_sweep_run(ash_sweep_result *res, ash_model *m, const ash_eval_tex
     ash_status st = ASH_OK;
     ash_sweep_job j = {.m = m, .im = im, .units = units, .o = ash_sweep_filled(o)};
     j.T = (int)j.o.n_ctx;
-    if (j.o.n_ctx < 8 || j.o.n_ctx > 1u << 16 || j.o.skip + 1 > j.o.n_ctx)
-        return ash_fail(err, ASH_E_USAGE, "chunks of %u tokens with %u not scored are not possible", j.o.n_ctx, j.o.skip);
     j.whole = !ash_model_plain(m, NULL, 0);
-    ASH_TRY(check_units(m, units, n, err));
-    ASH_TRY_GOTO(ash_exec_init(&j.e, j.o.n_threads, j.o.cpu_level, err), done);
-    ASH_TRY_GOTO(choose_chunks(&j, t, n, err), done);
-    uint64_t job = job_hash(m, j.tok, (size_t)j.T * ASH_MAX(j.o.max_chunks, j.n_probe), im, units, n, &j.o);
+    ash_imatrix *shared = NULL;
+    ASH_TRY_GOTO(ash_ranks_agree(j.o.ranks, prepare(&j, t, n, err), err), done);
+    ASH_TRY_GOTO(ash_imatrix_share(&shared, im, j.o.ranks, err), done);
+    if (!ash_ranks_first(j.o.ranks)) j.im = shared;
+    uint64_t job = job_hash(m, j.tok, (size_t)j.T * ASH_MAX(j.o.max_chunks, j.n_probe), j.im, units, n, &j.o);
+    ASH_TRY_GOTO(same_job(&j, job, err), done);
     ASH_TRY_GOTO(ash_book_init(&j.book, (uint32_t)n, j.o.max_chunks, j.n_probe, job, err), done);
     ASH_TRY_GOTO(load_checkpoint(&j, err), done);
     ASH_TRY_GOTO(ash_sweep_run_job(&j, err), done);
@@ -333,6 +369,8 @@ ash_status ash_sweep_run(ash_sweep_result *res, ash_model *m, const ash_eval_tex
 done:
     ash_exec_free(&j.e);
     ash_free(j.tok);
+    ash_free(j.speed);
+    ash_imatrix_free(shared);
     ash_book_free(&j.book);
     if (st != ASH_OK) ash_sweep_result_free(res);
     return st;

@@ -53,6 +53,7 @@ typedef struct {
     bool whole;              /* layers by the engine's own function: not a plain model (or asked for by a test) */
     bool exact;              /* tests: differences through float32 products */
     double work_done, work_total; /* multiply-accumulates, for the progress */
+    double *speed;           /* rank 0 of several: what each rank did per second in the last pass */
 } ash_sweep_job;
 
 /* sweep_layer.c: memory for the largest layer's weights, unpacked; filling L with layer l; the rotations of L->T positions. */
@@ -77,11 +78,26 @@ const char *ash_unit_tensor(const ash_model *m, const ash_sweep_unit *u);
 size_t ash_sweep_row_values(const ash_model *m, int T, bool whole, const ash_sweep_unit *u);
 size_t ash_sweep_state_floats(const ash_model *m, int T, bool whole);
 
-/* What a pass does: unit number `unit` takes its next n chunks. With CONTROLS the identity and noise streams run too, on the chunks of
- * take[0]. PROBES goes alone (n_take = 0) over the book's n_probe chunks. Results are appended to the book. */
-typedef struct { uint32_t unit, n; } ash_sweep_take;
-enum { ASH_PASS_CONTROLS = 1, ASH_PASS_PROBES = 2 };
-ash_status ash_sweep_pass(ash_sweep_job *j, const ash_sweep_take *take, uint32_t n_take, unsigned extra, ash_error *err);
+/* What a pass does: unit number `unit` takes its chunks [at, at + n), the probes and the controls (identity and noise; unit 0 is not
+ * meant) theirs. Results are written to their places in the book, whose counts stay: ash_sweep_advance moves them. `macs` is for
+ * the progress: of the whole round, when this is a part of it. */
+typedef struct { uint32_t unit, at, n; } ash_sweep_take;
+typedef struct {
+    ash_sweep_take *take;
+    uint32_t n_take;
+    ash_sweep_take probes, controls; /* n = 0: not in this pass */
+} ash_sweep_part;
+ash_status ash_sweep_pass(ash_sweep_job *j, const ash_sweep_part *w, double macs, ash_error *err);
+void ash_sweep_advance(ash_sweep_book *b, const ash_sweep_part *w);
+
+/* sweep_share.c: a pass over all processes, decided by rank 0. Every rank's book has all results afterwards; they do not depend on who
+ * computed what. The other ranks call ash_sweep_follow until it says the sweep is over; rank 0 says so with ash_sweep_over. */
+ash_status ash_sweep_round(ash_sweep_job *j, const ash_sweep_part *w, ash_error *err);
+ash_status ash_sweep_follow(ash_sweep_job *j, bool *over, ash_error *err);
+ash_status ash_sweep_over(ash_sweep_job *j, ash_status st, ash_error *err);
+/* Who does what: cuts w into parts[n], by cost over speed. Only units whose error is known are cut; the probes by chunks. Exposed for tests. */
+ash_status ash_sweep_divide(const ash_sweep_job *j, const ash_sweep_part *w, const double *speed, int n, ash_sweep_part *parts, ash_error *err);
+void ash_sweep_parts_free(ash_sweep_part *parts, int n);
 double ash_sweep_take_macs(const ash_sweep_job *j, const ash_sweep_take *take, uint32_t n_take);
 double ash_sweep_probe_macs(const ash_model *m, int T);
 /* A unit's figure: mean and 95 % half-width, by the plain mean of its chunks or as a ratio to a probe, whichever is tighter. */

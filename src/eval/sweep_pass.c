@@ -281,15 +281,19 @@ done:
     return st;
 }
 
+static void mark_ids(pass *p, ash_sweep_take t) {
+    for (uint32_t k = 0; k < t.n; k++) p->ids[t.at + k] = 1;
+}
+
 /* The chunks that some stream takes. ids has room for max_chunks or the probes' chunks, whichever is more. */
-static void choose_ids(pass *p, const ash_sweep_take *take, uint32_t n_take, unsigned extra) {
-    const ash_sweep_book *b = &p->j->book;
-    const uint32_t cap = ASH_MAX(b->max_chunks, b->n_probe);
-    for (uint32_t i = 0; i < n_take; i++)
-        for (uint32_t k = 0; k < take[i].n; k++) p->ids[b->u[take[i].unit].n + k] = 1;
+static void choose_ids(pass *p, const ash_sweep_part *w) {
+    const uint32_t cap = ASH_MAX(p->j->book.max_chunks, p->j->book.n_probe);
+    for (uint32_t i = 0; i < w->n_take; i++) mark_ids(p, w->take[i]);
+    mark_ids(p, w->probes);
+    mark_ids(p, w->controls);
     p->n_chunks = 0;
     for (uint32_t id = 0; id < cap; id++)
-        if (p->ids[id] || ((extra & ASH_PASS_PROBES) && id < b->n_probe)) p->ids[p->n_chunks++] = id; /* never ahead of what is read */
+        if (p->ids[id]) p->ids[p->n_chunks++] = id; /* never ahead of what is read */
 }
 
 /* Where chunk number id is in the pass. */
@@ -300,24 +304,26 @@ static uint32_t place_of(const pass *p, uint32_t id) {
 }
 
 /* The streams of a pass; returns values of their differences together. */
-static uint64_t list_streams(pass *p, const ash_sweep_take *take, uint32_t n_take, unsigned extra) {
+static uint64_t list_streams(pass *p, const ash_sweep_part *w) {
     ash_sweep_job *j = p->j;
     const int L = j->m->hp.n_layer;
     const ash_sweep_unit probe = {-1, 1u << ASH_ROLE_DOWN | 1u << ASH_ROLE_EXP_DOWN, ash_quant_can(ASH_IQ4_NL) ? ASH_IQ4_NL : ASH_Q8_0};
     uint64_t total = 0;
-    for (uint32_t i = 0; i < n_take; i++) {
-        ash_sweep_unit u = j->units[take[i].unit];
+    for (uint32_t i = 0; i < w->n_take; i++) {
+        const ash_sweep_take t = w->take[i];
+        ash_sweep_unit u = j->units[t.unit];
         p->s[p->n_streams++] = (ash_stream){.kind = ASH_STREAM_UNIT, .unit = u, .from = ASH_MAX(u.layer, 0),
                                             .to = u.roles & 1u << ASH_ROLE_PLE_IN ? 1 : u.layer < 0 ? L : u.layer + 1,
-                                            .c0 = place_of(p, j->book.u[take[i].unit].n), .n = take[i].n};
+                                            .c0 = place_of(p, t.at), .n = t.n};
     }
-    for (int k = 0; (extra & ASH_PASS_PROBES) && k < ASH_SWEEP_PROBES; k++)
-        p->s[p->n_streams++] = (ash_stream){.kind = ASH_STREAM_PROBE, .unit = probe, .from = k * L / ASH_SWEEP_PROBES, .to = (k + 1) * L / ASH_SWEEP_PROBES, .n = p->n_chunks};
-    if (extra & ASH_PASS_CONTROLS) {
+    for (int k = 0; w->probes.n && k < ASH_SWEEP_PROBES; k++)
+        p->s[p->n_streams++] = (ash_stream){.kind = ASH_STREAM_PROBE, .unit = probe, .from = k * L / ASH_SWEEP_PROBES, .to = (k + 1) * L / ASH_SWEEP_PROBES,
+                                            .c0 = place_of(p, w->probes.at), .n = w->probes.n};
+    if (w->controls.n) {
         ash_sweep_unit same = {-1, ASH_ROLES_LAYER, ASH_F32};
-        uint32_t c0 = place_of(p, j->book.u[take[0].unit].n);
-        p->s[p->n_streams++] = (ash_stream){.kind = ASH_STREAM_IDENTITY, .unit = same, .to = L, .c0 = c0, .n = take[0].n};
-        p->s[p->n_streams++] = (ash_stream){.kind = ASH_STREAM_NOISE, .unit = same, .to = L, .c0 = c0, .n = take[0].n};
+        uint32_t c0 = place_of(p, w->controls.at);
+        p->s[p->n_streams++] = (ash_stream){.kind = ASH_STREAM_IDENTITY, .unit = same, .to = L, .c0 = c0, .n = w->controls.n};
+        p->s[p->n_streams++] = (ash_stream){.kind = ASH_STREAM_NOISE, .unit = same, .to = L, .c0 = c0, .n = w->controls.n};
     }
     for (uint32_t i = 0; i < p->n_streams; i++) {
         ash_stream *s = &p->s[i];
@@ -346,7 +352,7 @@ static ash_status start_streams(pass *p, uint16_t *diff, ash_error *err) {
     return ASH_OK;
 }
 
-static void collect(const pass *p, const ash_sweep_take *take, unsigned extra) {
+static void collect(const pass *p, const ash_sweep_part *w) {
     ash_sweep_book *b = &p->j->book;
     int probe = 0;
     for (uint32_t i = 0; i < p->n_streams; i++) {
@@ -354,24 +360,31 @@ static void collect(const pass *p, const ash_sweep_take *take, unsigned extra) {
         double mean = 0;
         for (uint32_t c = 0; c < s->n; c++) mean += s->kld[c] / s->n;
         if (s->kind == ASH_STREAM_UNIT) {
-            ash_sweep_state *u = &b->u[take[i].unit];
-            memcpy(u->kld + u->n, s->kld, s->n * sizeof(double));
-            u->n += s->n;
-            b->n_chunks = ASH_MAX(b->n_chunks, u->n);
+            ash_sweep_state *u = &b->u[w->take[i].unit];
+            memcpy(u->kld + w->take[i].at, s->kld, s->n * sizeof(double));
             if (!u->encoded) u->rel_err = s->err[1] > 0 ? s->err[0] / s->err[1] : 0;
-            u->encoded = 1;
         } else if (s->kind == ASH_STREAM_PROBE) {
-            memcpy(b->probe + (size_t)probe++ * b->n_probe, s->kld, s->n * sizeof(double));
+            memcpy(b->probe + (size_t)probe++ * b->n_probe + w->probes.at, s->kld, s->n * sizeof(double));
         } else {
             *(s->kind == ASH_STREAM_IDENTITY ? &b->identity : &b->noise) = mean;
         }
     }
-    if (extra & ASH_PASS_PROBES) b->probed = 1;
 }
 
-ash_status ash_sweep_pass(ash_sweep_job *j, const ash_sweep_take *take, uint32_t n_take, unsigned extra, ash_error *err) {
+void ash_sweep_advance(ash_sweep_book *b, const ash_sweep_part *w) {
+    for (uint32_t i = 0; i < w->n_take; i++) {
+        ash_sweep_state *u = &b->u[w->take[i].unit];
+        u->n += w->take[i].n;
+        u->encoded = 1;
+        b->n_chunks = ASH_MAX(b->n_chunks, u->n);
+    }
+    if (w->probes.n) b->probed = 1;
+}
+
+ash_status ash_sweep_pass(ash_sweep_job *j, const ash_sweep_part *w, double macs, ash_error *err) {
     ash_status st = ASH_OK;
     const ash_model *m = j->m;
+    const uint32_t n_take = w->n_take;
     pass p = {.j = j, .whole = j->whole, .state = ash_sweep_state_floats(m, j->T, j->whole)};
     p.L = (ash_dlayer){.m = m, .k = j->e.k, .T = j->T, .exact = j->exact};
     p.W = (ash_whole){.m = m, .k = j->e.k, .T = j->T};
@@ -389,8 +402,8 @@ ash_status ash_sweep_pass(ash_sweep_job *j, const ash_sweep_take *take, uint32_t
         st = ash_fail(err, ASH_E_NOMEM, "out of memory for a pass of %u units", n_take);
         goto done;
     }
-    choose_ids(&p, take, n_take, extra);
-    diff_bytes = list_streams(&p, take, n_take, extra) * sizeof(uint16_t) + 64;
+    choose_ids(&p, w);
+    diff_bytes = list_streams(&p, w) * sizeof(uint16_t) + 64;
     spill = diff_bytes > j->o.mem_bytes;
     if (spill) {
         void *map = NULL;
@@ -424,7 +437,6 @@ ash_status ash_sweep_pass(ash_sweep_job *j, const ash_sweep_take *take, uint32_t
         st = ash_fail(err, ASH_E_NOMEM, "out of memory for the changed matrices");
         goto done;
     }
-    double macs = n_take ? ash_sweep_take_macs(j, take, n_take) : ash_sweep_probe_macs(m, j->T) * p.n_chunks;
     for (int l = 0; l < m->hp.n_layer; l++) {
         double f = (double)l / m->hp.n_layer; /* live streams grow with depth: work done goes with the square */
         ASH_TRY_GOTO(ash_progress_at(&j->o.progress, "sweep", j->work_done + macs * f * f, j->work_total, NULL, err), done);
@@ -436,7 +448,7 @@ ash_status ash_sweep_pass(ash_sweep_job *j, const ash_sweep_take *take, uint32_t
     ash_free(dw);
     dw = NULL;
     ASH_TRY_GOTO(ash_sweep_score(j, p.s, p.n_streams, p.x, p.state, p.ids, p.n_chunks, err), done);
-    collect(&p, take, extra);
+    collect(&p, w);
     j->work_done += macs;
 done:
     for (uint32_t i = 0; p.s && i < p.n_streams; i++) ash_free(p.s[i].kld);

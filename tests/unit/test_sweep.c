@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -100,8 +101,8 @@ static void check_model(const char *name) {
         j.exact = exact;
         ash_error e = {0};
         ash_sweep_take take[16];
-        for (uint32_t i = 0; i < n; i++) take[i] = (ash_sweep_take){i, CHUNKS};
-        if (ash_sweep_pass(&j, take, n, ASH_PASS_CONTROLS, &e) != ASH_OK) fail_msg("%s", e.msg);
+        for (uint32_t i = 0; i < n; i++) take[i] = (ash_sweep_take){i, 0, CHUNKS};
+        if (ash_sweep_pass(&j, &(ash_sweep_part){.take = take, .n_take = n, .controls = take[0]}, 0, &e) != ASH_OK) fail_msg("%s", e.msg);
         assert_true(j.book.identity == 0);
         assert_true(j.book.noise >= 0 && j.book.noise < 1e-9);
         assert_true(j.book.u[n - 1].kld[0] == 0);
@@ -160,11 +161,11 @@ static void check_whole(const char *name, bool forced) {
     j.whole = forced || !ash_model_plain(m, NULL, 0);
     assert_true(j.whole);
     for (uint32_t i = 0; i < n; i++) {
-        take[i] = (ash_sweep_take){i, CHUNKS};
+        take[i] = (ash_sweep_take){i, 0, CHUNKS};
         const ash_gguf_tensor *g = ash_gguf_find_tensor(m->gguf, ash_unit_tensor(m, &u[i]));
         if (g->ne[0] % 32) u[i].type = ASH_BF16; /* what the file can hold */
     }
-    if (ash_sweep_pass(&j, take, (uint32_t)n, ASH_PASS_CONTROLS, &e) != ASH_OK) fail_msg("%s: %s", name, e.msg);
+    if (ash_sweep_pass(&j, &(ash_sweep_part){.take = take, .n_take = (uint32_t)n, .controls = take[0]}, 0, &e) != ASH_OK) fail_msg("%s: %s", name, e.msg);
     assert_true(j.book.identity == 0);
     assert_true(j.book.noise >= 0 && j.book.noise < 1e-9);
     size_t tensors = 0;
@@ -434,6 +435,198 @@ static void resume_gives_the_same(void **state) {
     ash_model_free(m);
 }
 
+/* ---- several processes: here threads, each with a model of its own, that meet at a barrier ---- */
+enum { MOST_RANKS = 4 };
+
+typedef struct {
+    pthread_barrier_t bar;
+    int n;
+    const void *from[MOST_RANKS];
+} meeting;
+
+typedef struct {
+    meeting *meet;
+    ash_ranks ranks;
+    const ash_sweep_opts *o;
+    const ash_imatrix *im;
+    int n_chunks_less;   /* of the text this rank has */
+    ash_status st;
+    ash_error e;
+    ash_sweep_result r;
+} rank_ctx;
+
+static ash_status meet(void *ctx, const void *mine, const uint64_t *sizes, void *all, ash_error *err) {
+    (void)err;
+    rank_ctx *c = ctx;
+    meeting *m = c->meet;
+    uint64_t at = 0;
+    m->from[c->ranks.rank] = mine;
+    pthread_barrier_wait(&m->bar);
+    for (int i = 0; i < m->n; i++) {
+        if (sizes[i]) memcpy((char *)all + at, m->from[i], sizes[i]);
+        at += sizes[i];
+    }
+    pthread_barrier_wait(&m->bar);
+    return ASH_OK;
+}
+
+static const ash_dtype k_rank_types[] = {ASH_Q4_0, ASH_Q4_1}, k_rank_tables[] = {ASH_Q4_0};
+
+static void *run_rank(void *ctx) {
+    rank_ctx *c = ctx;
+    ash_model *m = tiny_model("llama");
+    ash_eval_text t = tiny_text(m, (size_t)(24 * 4 * ASH_SWEEP_PROBE_CHUNKS + 24 - 24 * c->n_chunks_less), 7);
+    ash_sweep_unit *u;
+    size_t n;
+    ash_sweep_opts o = *c->o;
+    o.ranks = c->ranks.n ? &c->ranks : NULL;
+    assert_int_equal(ash_sweep_units(&u, &n, m, 't', k_rank_types, 2, k_rank_tables, 1, NULL), ASH_OK);
+    c->st = ash_sweep_run(&c->r, m, &t, c->im, u, n, &o, &c->e);
+    ash_sweep_units_free(u);
+    ash_free(t.tokens);
+    ash_model_free(m);
+    return NULL;
+}
+
+static void run_ranks(rank_ctx *c, int n) {
+    meeting m = {.n = n};
+    pthread_t tid[MOST_RANKS];
+    pthread_barrier_init(&m.bar, NULL, (unsigned)n);
+    for (int i = 0; i < n; i++) {
+        c[i].meet = &m;
+        c[i].ranks = (ash_ranks){.rank = i, .n = n, .gather = meet, .ctx = &c[i]};
+        assert_int_equal(pthread_create(&tid[i], NULL, run_rank, &c[i]), 0);
+    }
+    for (int i = 0; i < n; i++) pthread_join(tid[i], NULL);
+    pthread_barrier_destroy(&m.bar);
+}
+
+static void ranks_give_the_same(void **state) {
+    (void)state;
+    ash_sweep_opts o = small_opts();
+    o.n_threads = 1;
+    o.max_chunks = 60; /* long takes are cut */
+    o.until = 0.04;
+    ash_model *m = tiny_model("llama");
+    ash_eval_text t = tiny_text(m, 64, 3);
+    ash_imatrix *im;
+    ash_eval_opts eo = ash_eval_defaults();
+    eo.n_ctx = 32;
+    assert_int_equal(ash_imatrix_collect(&im, m, &t, "t", &eo, NULL), ASH_OK);
+    rank_ctx one = {.o = &o, .im = im};
+    run_rank(&one);
+    assert_int_equal(one.st, ASH_OK);
+    for (int n = 2; n <= MOST_RANKS; n++) {
+        rank_ctx c[MOST_RANKS] = {{.o = &o, .im = im}, {.o = &o}, {.o = &o}, {.o = &o}};
+        run_ranks(c, n);
+        for (int i = 0; i < n; i++) {
+            if (c[i].st != ASH_OK) fail_msg("rank %d of %d: %s", i, n, c[i].e.msg);
+            same_rows(&one.r, &c[i].r);
+            assert_true(c[i].r.noise_floor == one.r.noise_floor && c[i].r.identity == 0 && c[i].r.n_chunks == one.r.n_chunks);
+            ash_sweep_result_free(&c[i].r);
+        }
+    }
+    /* two are interrupted, by the one that does not decide; one goes on alone, then three */
+    const char *part = "ranks.part";
+    unlink(part);
+    ash_sweep_opts kept = o, stopped = o;
+    kept.checkpoint = part;
+    stopper s = {0, 3 * m->hp.n_layer + 2};
+    stopped.progress = (ash_progress){stop_later, &s};
+    rank_ctx c[MOST_RANKS] = {{.o = &kept, .im = im}, {.o = &stopped}};
+    run_ranks(c, 2);
+    assert_int_equal(c[0].st, ASH_E_CANCELLED);
+    assert_int_equal(c[1].st, ASH_E_CANCELLED);
+    assert_non_null(strstr(c[0].e.msg, "process 1: "));
+    assert_int_equal(access(part, R_OK), 0);
+    s = (stopper){0, 2 * m->hp.n_layer};
+    ash_sweep_opts alone = kept;
+    alone.progress = stopped.progress;
+    rank_ctx last = {.o = &alone, .im = im};
+    run_rank(&last);
+    assert_int_equal(last.st, ASH_E_CANCELLED);
+    rank_ctx three[MOST_RANKS] = {{.o = &kept, .im = im}, {.o = &o}, {.o = &o}};
+    run_ranks(three, 3);
+    for (int i = 0; i < 3; i++) {
+        if (three[i].st != ASH_OK) fail_msg("rank %d: %s", i, three[i].e.msg);
+        same_rows(&one.r, &three[i].r);
+        ash_sweep_result_free(&three[i].r);
+    }
+    unlink(part);
+    /* another text, and one that is too short: every rank says no, and whose fault it was */
+    for (int k = 0; k < 2; k++) {
+        rank_ctx odd[MOST_RANKS] = {{.o = &o, .im = im}, {.o = &o, .n_chunks_less = k ? 4 * ASH_SWEEP_PROBE_CHUNKS - 1 : 1}};
+        run_ranks(odd, 2);
+        assert_int_equal(odd[0].st, k ? ASH_E_RANGE : ASH_E_STATE);
+        assert_int_equal(odd[1].st, odd[0].st);
+        assert_non_null(strstr(odd[0].e.msg, "process 1"));
+    }
+    ash_sweep_result_free(&one.r);
+    ash_imatrix_free(im);
+    ash_free(t.tokens);
+    ash_model_free(m);
+}
+
+/* Every chunk of every unit goes to one rank, all ranks get something, and a slow rank gets less. */
+static void parts_are_the_whole(void **state) {
+    (void)state;
+    ash_model *m = tiny_model("llama");
+    ash_sweep_unit *u;
+    size_t n;
+    assert_int_equal(ash_sweep_units(&u, &n, m, 't', k_rank_types, 2, k_rank_tables, 1, NULL), ASH_OK);
+    enum { MOST = 300 };
+    ash_sweep_job j = {.m = m, .units = u, .T = T};
+    assert_int_equal(ash_book_init(&j.book, (uint32_t)n, MOST, 160, 1, NULL), ASH_OK);
+    ash_sweep_take *take = ash_calloc(n, sizeof *take);
+    ash_rng r;
+    ash_rng_seed(&r, 11);
+    for (int rep = 0; rep < 200; rep++) {
+        const int ranks = 1 + (int)ash_rng_below(&r, 7);
+        uint32_t sum = 0, probes = 0;
+        double speed[8];
+        uint8_t *seen = ash_calloc(n * MOST, 1);
+        ash_sweep_part w = {.take = take, .n_take = 1 + (uint32_t)ash_rng_below(&r, n), .probes = {0, 0, rep % 3 ? 0 : 160}}, parts[8];
+        for (uint32_t i = 0; i < w.n_take; i++) {
+            const uint32_t at = (uint32_t)ash_rng_below(&r, 40);
+            take[i] = (ash_sweep_take){i, at, 1 + (uint32_t)ash_rng_below(&r, MOST - 40)};
+            j.book.u[i].encoded = at > 20;
+            sum += take[i].n;
+        }
+        for (int i = 0; i < ranks; i++) speed[i] = 0.1 + ash_rng_f64(&r);
+        assert_int_equal(ash_sweep_divide(&j, &w, speed, ranks, parts, NULL), ASH_OK);
+        for (int i = 0; i < ranks; i++) {
+            for (uint32_t k = 0; k < parts[i].n_take; k++) {
+                const ash_sweep_take t = parts[i].take[k];
+                if (!j.book.u[t.unit].encoded) assert_int_equal(t.n, take[t.unit].n);
+                assert_true(t.n > 0 && t.at >= take[t.unit].at);
+                for (uint32_t c = t.at; c < t.at + t.n; c++, sum--) assert_int_equal(seen[t.unit * MOST + c]++, 0);
+            }
+            assert_int_equal(parts[i].probes.at, probes);
+            probes += parts[i].probes.n;
+        }
+        assert_int_equal(sum, 0);
+        assert_int_equal(probes, w.probes.n);
+        ash_sweep_parts_free(parts, ranks);
+        ash_free(seen);
+    }
+    /* one long unit over equal ranks; then the first is slow */
+    take[0] = (ash_sweep_take){0, 0, 240};
+    j.book.u[0].encoded = 1;
+    ash_sweep_part w = {.take = take, .n_take = 1}, parts[3];
+    assert_int_equal(ash_sweep_divide(&j, &w, (double[]){1, 1, 1}, 3, parts, NULL), ASH_OK);
+    for (int i = 0; i < 3; i++) assert_true(parts[i].n_take == 1 && parts[i].take[0].n == 80);
+    ash_sweep_parts_free(parts, 3);
+    for (uint32_t i = 0; i < n; i++) take[i] = (ash_sweep_take){i, 0, 16};
+    w.n_take = (uint32_t)n;
+    assert_int_equal(ash_sweep_divide(&j, &w, (double[]){0.25, 1, 1}, 3, parts, NULL), ASH_OK);
+    assert_true(parts[0].n_take && parts[0].n_take < parts[1].n_take && parts[0].n_take < parts[2].n_take);
+    ash_sweep_parts_free(parts, 3);
+    ash_free(take);
+    ash_book_free(&j.book);
+    ash_sweep_units_free(u);
+    ash_model_free(m);
+}
+
 static void bad_jobs_are_refused(void **state) {
     (void)state;
     ash_model *m = tiny_model("llama-tied");
@@ -461,7 +654,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(support_estimates_kl), cmocka_unit_test(small_kl_keeps_its_digits), cmocka_unit_test(differences_match_direct), cmocka_unit_test(every_architecture),
         cmocka_unit_test(tables_and_tensors),   cmocka_unit_test(resume_gives_the_same),     cmocka_unit_test(bad_jobs_are_refused),
-        cmocka_unit_test(probes_agree_with_many_chunks),
+        cmocka_unit_test(probes_agree_with_many_chunks), cmocka_unit_test(parts_are_the_whole), cmocka_unit_test(ranks_give_the_same),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,7 +19,8 @@ uint64_t ash_model_lookup_touched(const ash_model *m, uint64_t tokens) {
     int n = tables(m, t);
     for (int i = 0; i < n; i++) {
         const uint64_t whole = (uint64_t)t[i]->n_rows * t[i]->row_bytes;
-        const uint64_t rows = t[i] == &m->type_embd || (tokens && whole >= LARGE_TABLE) ? 1 : tokens; /* of a large table only the last row stays */
+        const uint64_t rows =
+            t[i] == &m->type_embd || (tokens && whole >= LARGE_TABLE) ? 1 : tokens; /* of a large table only the last row stays */
         /* a row of b bytes at any offset lies on 1 + (b - 1) / PAGE pages on average; rows of positions are neighbours */
         const uint64_t b = t[i]->row_bytes;
         const uint64_t touched = t[i] == &m->pos_embd || b < 1 ? rows * b : rows * (PAGE + b - 1);

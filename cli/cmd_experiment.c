@@ -96,9 +96,9 @@ static int print_json(const ash_lab_result *r, const char *model) {
         if (w->bpw > 0) json_object_set_new(o, "bpw_blocks", json_real(w->bpw));
         json_array_append_new(rows, o);
     }
-    return cli_print_json(json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:i, s:i, s:s, s:s, s:f}", "experiment", r->what->name, "model", model, "claim", r->what->claim, "method", r->what->method,
+    return cli_print_json(json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:i, s:i, s:s, s:s, s:b, s:f}", "experiment", r->what->name, "model", model, "claim", r->what->claim, "method", r->what->method,
                                     "verdict", ash_lab_verdict_name(r->verdict), "reason", r->reason, "rows", rows, "n_chunks", (int)r->n_chunks, "n_ctx", (int)r->n_ctx, "model_sha256",
-                                    r->model_sha256, "text_sha256", r->text_sha256, "seconds", r->seconds));
+                                    r->model_sha256, "text_sha256", r->text_sha256, "widened", (int)r->widened, "seconds", r->seconds));
 }
 
 static void print_text(const ash_lab_result *r) {
@@ -111,6 +111,7 @@ static void print_text(const ash_lab_result *r) {
         if (w->probe != ASH_PROBE_NONE) snprintf(probe, sizeof probe, "probe: %s", ash_probe_name(w->probe));
         printf("  %-24s %-26s %-10s %-16s %s\n", w->label, kld, bpw, probe, w->note);
     }
+    if (r->widened) printf("\n%s\n", ASH_LAB_WIDENED);
     printf("\nverdict: %s. %s\n%u chunks of %u tokens, %.0f s; the probe is a demonstration and plays no part in the verdict\n", ash_lab_verdict_name(r->verdict), r->reason, r->n_chunks, r->n_ctx,
            r->seconds);
 }

@@ -60,8 +60,10 @@ typedef struct {
     size_t n_rows;
     uint32_t n_ctx, n_chunks;
     char text_sha256[65], model_sha256[65];
+    bool widened; /* presets were made of widened rows; say ASH_LAB_WIDENED then */
     double seconds;
 } ash_lab_result;
+#define ASH_LAB_WIDENED "Rows of this model are no multiple of 256: for the presets they were widened with zero channels, so that the types are what the names say; bits are counted per weight of the model as it is."
 ASH_API void ash_lab_result_free(ash_lab_result *r);
 ASH_API ash_status ash_lab_run(ash_lab_result *r, const ash_lab_experiment *e, const char *const *models, size_t n_models, const ash_lab_opts *o, ash_error *err);
 

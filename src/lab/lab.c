@@ -120,6 +120,7 @@ ash_status lab_preset(lab *l, const char *name, const ash_imatrix *im, const cha
         if (ash_dtype_get((int)br.t[i].to)->block_elems == 256) super += br.t[i].n_weights;
     }
     *bpw = br.bpw_blocks;
+    if (widen) l->r->widened = true;
     *real = all && (double)super >= 0.9 * (double)all;
 done:
     ash_bake_result_free(&br);

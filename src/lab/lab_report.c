@@ -33,6 +33,7 @@ ash_status ash_lab_markdown(const ash_lab_result *r, const char *model, const ch
     }
     if (probed)
         ash_buf_adds(&b, "\nThe probe is the papers' one-prompt test, a demonstration that plays no part in the verdict: LOAD_FAIL, ABORT, NAN, TIMEOUT, LOOP, WRONG and OK are kept apart.\n");
+    if (r->widened) ash_buf_addf(&b, "\n%s\n", ASH_LAB_WIDENED);
     ash_buf_addf(&b, "\n%u chunks of %u tokens; text SHA-256 `%.16s`, model SHA-256 `%.16s`; %.0f s; ashlar %s.\n", r->n_chunks, r->n_ctx, r->text_sha256, r->model_sha256, r->seconds, ash_version());
     return hand_out(&b, out, n, err);
 }

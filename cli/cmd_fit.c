@@ -8,7 +8,7 @@
 #include <string.h>
 
 static int64_t size, ram, ctx = 2048, controls = 3, seed = 1;
-static double bpw;
+static double bpw, kld;
 static const char *out, *report, *workdir, *effort = "normal", *ref, *types, *method, *sweep_types;
 static opt_list calib, test;
 static bool widen_always, widen_ok = true, compensate = true;
@@ -17,6 +17,7 @@ static const opt_def options[] = {
     {OPT_BYTES, 0, "size", "BYTES", "Budget: size of the whole file, e.g. 85MB (decimal) or 80MiB.", &size},
     {OPT_F64, 0, "bpw", "BITS", "Budget: bits per weight of the whole file.", &bpw},
     {OPT_BYTES, 0, "ram", "BYTES", "Budget: memory of a running model, weights plus context (--ctx) plus scratch.", &ram},
+    {OPT_F64, 0, "kld", "NATS", "Budget: the smallest file that measures at or below this divergence on the test text.", &kld},
     {OPT_I64, 0, "ctx", "N", "With --ram: tokens of context to make room for (default 2048).", &ctx},
     {OPT_STR, 'o', "output", "FILE", "The file to write.", &out},
     {OPT_STR, 0, "report", "FILE", "Also write a self-contained HTML report.", &report},
@@ -72,7 +73,7 @@ static int run(int argc, char **argv) {
     const char *def_calib = NULL, *def_test = NULL;
     (void)argc;
     if (!out) return cli_usage("-o names the file to write");
-    if ((size > 0) + (bpw > 0) + (ram > 0) != 1) return cli_usage("give one budget: --size, --bpw or --ram");
+    if ((size > 0) + (bpw > 0) + (ram > 0) + (kld > 0) != 1) return cli_usage("give one budget: --size, --bpw, --ram or --kld");
     if (controls < -1 || controls > 100) return cli_usage("--controls takes -1 to 100");
     if (ctx < 1 || ctx > 1 << 20) return cli_usage("--ctx takes 1 to 1048576");
     if (strcmp(effort, "quick") == 0) o.effort = ASH_EFFORT_QUICK;
@@ -103,8 +104,8 @@ static int run(int argc, char **argv) {
     o.model = argv[0];
     o.out = out;
     o.ref = ref;
-    o.budget = size > 0 ? ASH_BUDGET_SIZE : bpw > 0 ? ASH_BUDGET_BPW : ASH_BUDGET_RAM;
-    o.amount = size > 0 ? (double)size : bpw > 0 ? bpw : (double)ram;
+    o.budget = size > 0 ? ASH_BUDGET_SIZE : bpw > 0 ? ASH_BUDGET_BPW : kld > 0 ? ASH_BUDGET_KLD : ASH_BUDGET_RAM;
+    o.amount = size > 0 ? (double)size : bpw > 0 ? bpw : kld > 0 ? kld : (double)ram;
     o.n_ctx = (uint32_t)ctx;
     o.calib = calib.v, o.n_calib = (size_t)calib.n;
     o.test = test.v, o.n_test = (size_t)test.n;
@@ -114,7 +115,7 @@ static int run(int argc, char **argv) {
     o.seed = (uint64_t)seed;
     o.n_threads = g_threads;
     o.workdir = workdir;
-    if (bpw > 0) snprintf(command, sizeof command, "ashlar fit %s --bpw %g -o %s --effort %s --controls %d --seed %lld", argv[0], bpw, out, effort, (int)controls, (long long)seed);
+    if (bpw > 0 || kld > 0) snprintf(command, sizeof command, "ashlar fit %s --%s %g -o %s --effort %s --controls %d --seed %lld", argv[0], bpw > 0 ? "bpw" : "kld", o.amount, out, effort, (int)controls, (long long)seed);
     else snprintf(command, sizeof command, "ashlar fit %s --%s %lld -o %s --effort %s --controls %d --seed %lld", argv[0], size > 0 ? "size" : "ram", (long long)(size > 0 ? size : ram), out, effort,
                   (int)controls, (long long)seed);
     o.command = command;

@@ -13,7 +13,7 @@ extern "C" {
 
 typedef struct { double v, lo, hi; } ash_report_est; /* NAN: not measured */
 
-typedef enum { ASH_RF_FIT = 0, ASH_RF_UNIFORM, ASH_RF_RANDOM, ASH_RF_SOURCE, ASH_RF_PRESET, ASH_RF_COUNT } ash_report_kind;
+typedef enum { ASH_RF_FIT = 0, ASH_RF_UNIFORM, ASH_RF_RANDOM, ASH_RF_SOURCE, ASH_RF_PRESET, ASH_RF_BASELINE, ASH_RF_COUNT } ash_report_kind;
 
 typedef struct {
     ash_report_kind kind;
@@ -68,6 +68,8 @@ typedef struct {
 ASH_API ash_status ash_report_table(const ash_report *r, char **out, size_t *n, ash_error *err);
 ASH_API ash_status ash_report_json(const ash_report *r, char **out, size_t *n, ash_error *err);
 ASH_API ash_status ash_report_html(const ash_report *r, char **out, size_t *n, ash_error *err);
+/* The files alone as a standalone SVG: bits per weight against divergence, of the whole file above, of the blocks below; lines join the fits and the baselines. */
+ASH_API ash_status ash_report_svg(const ash_report *r, char **out, size_t *n, ash_error *err);
 ASH_API void ash_report_free(char *s);
 
 #ifdef __cplusplus

@@ -37,6 +37,7 @@ ash_status ash_fit_budget(uint64_t *bytes, const ash_gguf *g, ash_model *m, ash_
         *bytes = (uint64_t)(amount * w / 8);
         return ASH_OK;
     }
+    if (kind != ASH_BUDGET_RAM) return ash_fail(err, ASH_E_USAGE, "what a budget of divergence takes is known by measuring only");
     if (!m) return ash_fail(err, ASH_E_USAGE, "a RAM budget needs the model");
     ash_session *s;
     ash_session_opts o = ash_session_defaults();
@@ -84,7 +85,7 @@ static ash_status check_budget(fit *f, bool can_widen, ash_error *err) {
     if (f->o->widen != 1) ASH_TRY(smallest(&plain, f, 0, err));
     if (can_widen) ASH_TRY(smallest(&wide, f, FIT_WIDEN, err));
     uint64_t least = ASH_MIN(plain, wide);
-    if (f->budget < least)
+    if (f->budget && f->budget < least)
         return ash_fail(err, ASH_E_LIMIT, "the budget of %.1f MB cannot be met: the smallest possible file has %.1f MB (%llu bytes)%s", (double)f->budget / 1e6, (double)least / 1e6,
                         (unsigned long long)least, wide < plain ? ", with widened rows" : "");
     return ASH_OK;
@@ -100,7 +101,9 @@ static ash_status open_all(fit *f, ash_error *err) {
     if (ash_model_n_vocab(f->ref) != ash_model_n_vocab(f->model))
         return ash_fail(err, ASH_E_USAGE, "%s and %s have different vocabularies: one cannot be the other's reference", o->ref, o->model);
     ASH_TRY(ash_gguf_open(&f->src, o->model, err));
-    ASH_TRY(ash_fit_budget(&f->budget, f->src, f->model, o->budget, o->amount, o->n_ctx, err));
+    if (o->budget == ASH_BUDGET_KLD && !(o->amount > 0 && o->amount < 100)) return ash_fail(err, ASH_E_USAGE, "a KLD of %g nats is no budget", o->amount);
+    if (o->budget != ASH_BUDGET_KLD && !f->n_fits) ASH_TRY(ash_fit_budget(&f->budget, f->src, f->model, o->budget, o->amount, o->n_ctx, err));
+    if (!o->out) return ASH_OK;
     /* an output that cannot be written should be known now and not in minutes */
     ash_outfile *probe;
     ASH_TRY(ash_outfile_open(&probe, o->out, err));
@@ -146,6 +149,7 @@ static size_t sweep_types(const fit *f, ash_dtype t[FIT_MAX_SWEEP_TYPES]) {
         w += (double)x->ne[0] * (double)x->ne[1] * (double)x->ne[2];
     }
     double bits = 8.0 * (double)f->budget / w;
+    if (f->o->budget == ASH_BUDGET_KLD || f->n_fits) return t[0] = ASH_Q4_0, t[1] = ASH_Q2_K, 2; /* any size may come */
     t[0] = bits >= 3.6 ? ASH_Q4_0 : ASH_Q3_K;
     t[1] = bits >= 3.6 ? ASH_Q3_K : ASH_Q2_K;
     return 2;
@@ -165,6 +169,7 @@ static ash_status sweep_setup(fit *f, ash_sweep_opts *o, ash_sweep_unit **u, siz
     o->spill_dir = f->dir;
     o->progress = f->o->progress;
     fit_key(key, "sweep 1 %s %s %s %s %u %g %llu", f->src_sha, f->calib.sha, f->im_key, names, e.sweep_max_chunks, e.sweep_until, (unsigned long long)f->o->seed);
+    memcpy(f->sweep_key, key, sizeof key);
     o->checkpoint = fit_path(f, "sweep-%s.ckpt", key);
     if (!o->checkpoint) return ash_fail(err, ASH_E_NOMEM, "out of memory for a fit");
     return ash_sweep_units(u, n, f->model, 't', t, n_t, t, n_t, err);
@@ -206,13 +211,18 @@ static ash_status estimate(fit *f, ash_error *err) {
     const double chunk = 512 * blocks / c.forward_rate, judged = chunk + 2 * 256 / c.head_rate, encode = weights / c.encode_rate;
     const int groups = e.groups == 0 ? 0 : e.groups == 1 ? 7 : 2 * 13, n_types = 12;
     const double t_im = e.imatrix_chunks * chunk, t_sweep = e.sweep ? c.seconds : 0;
-    const double t_plan = sampled * n_types / c.encode_rate + e.verify_chunks * chunk /* the reference */ + encode + e.verify_chunks * judged /* the first plan */ +
-                          groups * (encode / 7 + e.verify_chunks * judged) + (e.groups ? encode / 2 + e.verify_chunks * judged : 0);
-    const int proofs = f->o->controls < 0 ? 1 : 3 + f->o->controls + (f->o->effort != ASH_EFFORT_QUICK); /* this file, a stock mix, one or two single types, random mixes */
+    const int n_fits = f->o->budget == ASH_BUDGET_KLD ? 5 : ASH_MAX(f->n_fits, 1); /* steps of a search: three to six */
+    const double t_plan = sampled * n_types / c.encode_rate + e.verify_chunks * chunk /* the reference */ + n_fits * (encode + e.verify_chunks * judged /* the first plan */ +
+                          groups * (encode / 7 + e.verify_chunks * judged) + (e.groups ? encode / 2 + e.verify_chunks * judged : 0));
+    const int n_comp = n_fits + f->n_comp, proofs = f->n_fits ? n_comp + f->n_plain : n_fits + (f->o->controls < 0 ? 0 : 2 + f->o->controls + (f->o->effort != ASH_EFFORT_QUICK)); /* this file, a stock mix, one or two single types, random mixes */
     const double t_comp = fit_compensates(f) ? 2.5 * ash_bake_comp_defaults().n_chunks * chunk + encode : 0;
-    const double t_prove = t_comp + e.proof_chunks * chunk + proofs * e.proof_chunks * judged + (proofs - 1) * encode;
-    const uint64_t mem = ASH_MAX(e.sweep ? c.mem_bytes : 0, 512u << 20), disk = 3 * f->budget + (e.sweep ? c.disk_bytes : 0);
-    fit_say(f, "estimate: about %.0f s (importance %.0f, sweep %.0f, plan and verify %.0f, proof and %d controls %.0f); memory %.0f MB beside the model's mapping, disk %.0f MB", t_im + t_sweep + t_plan + t_prove,
+    const double t_prove = n_comp * t_comp + e.proof_chunks * chunk + proofs * e.proof_chunks * judged + (proofs - (t_comp > 0 ? n_comp : 0)) * encode;
+    const uint64_t mem = ASH_MAX(e.sweep ? c.mem_bytes : 0, 512u << 20), disk = 3 * ASH_MAX(f->budget, f->largest) + (e.sweep ? c.disk_bytes : 0);
+    if (f->n_fits)
+        fit_say(f, "estimate: about %.0f s (importance %.0f, sweep %.0f, %d plans %.0f, %d files rounded and measured %.0f); memory %.0f MB beside the model's mapping, disk %.0f MB and the files that are kept",
+                t_im + t_sweep + t_plan + t_prove, t_im, t_sweep, n_fits, t_plan, proofs, t_prove, (double)mem / 1e6, (double)disk / 1e6);
+    else
+        fit_say(f, "estimate: about %.0f s (importance %.0f, sweep %.0f, plan and verify %.0f, proof and %d controls %.0f); memory %.0f MB beside the model's mapping, disk %.0f MB", t_im + t_sweep + t_plan + t_prove,
             t_im, t_sweep, t_plan, proofs - 1, t_prove, (double)mem / 1e6, (double)disk / 1e6);
     return ASH_OK;
 }
@@ -250,7 +260,7 @@ static ash_status planner(fit *f, int which, ash_error *err) {
     return ASH_OK;
 }
 
-static ash_status run(fit *f, ash_error *err) {
+ash_status fit_prepare(fit *f, ash_error *err) {
     const ash_fit_opts *o = f->o;
     fit_effort e = fit_effort_of(o);
     ash_widen *w = NULL;
@@ -279,8 +289,44 @@ static ash_status run(fit *f, ash_error *err) {
     eo.seed = o->seed;
     eo.progress = o->progress;
     ASH_TRY(ash_eval_ref_compute(&f->calib_ref, f->ref, &f->calib.tok, &eo, err));
-    ASH_TRY(fit_refine(f, err));
     f->t_stage[FIT_T_PLAN] = ash_now() - t0;
+    return ASH_OK;
+}
+
+void fit_close(fit *f) {
+    ash_free(f->choice);
+    ash_gguf_close(f->base);
+    if (f->base_path) unlink(f->base_path);
+    ash_planner_free(f->pl[0]);
+    ash_planner_free(f->pl[1]);
+    ash_eval_ref_free(f->calib_ref);
+    ash_eval_ref_free(f->test_ref);
+    ash_sweep_result_free(&f->sweep);
+    ash_imatrix_free(f->im);
+    fit_text_free(&f->calib);
+    fit_text_free(&f->test);
+    ash_gguf_close(f->src);
+    ash_model_free(f->ref);
+    ash_model_free(f->model);
+}
+
+/* A step of the search for a budget of nats. */
+static ash_status try_size(void *ctx, uint64_t budget, fit_meas *m, ash_error *err) {
+    fit *f = ctx;
+    bool reused;
+    char *path = fit_path(f, "search.gguf");
+    if (!path) return ash_fail(err, ASH_E_NOMEM, "out of memory for a fit");
+    ASH_TRY(fit_at(f, budget, f->o->method, path, false, m, &reused, err));
+    fit_say(f, "%llu bytes: KLD %.4g", (unsigned long long)m->bytes, m->kld.v);
+    return ASH_OK;
+}
+
+static ash_status run(fit *f, ash_error *err) {
+    ASH_TRY(fit_prepare(f, err));
+    double t0 = ash_now();
+    if (f->o->budget == ASH_BUDGET_KLD) ASH_TRY(fit_search(f, f->o->amount, try_size, f, &f->budget, err));
+    ASH_TRY(fit_refine(f, err));
+    f->t_stage[FIT_T_PLAN] += ash_now() - t0;
     return fit_prove(f, err);
 }
 
@@ -291,20 +337,7 @@ ash_status ash_fit(ash_fit_result **out, const ash_fit_opts *o, ash_error *err) 
     if (strcmp(o->model, o->out) == 0 || (o->ref && strcmp(o->ref, o->out) == 0)) return ash_fail(err, ASH_E_USAGE, "the output would replace its own source");
     if (!(f.r = ash_calloc(1, sizeof *f.r))) return ash_fail(err, ASH_E_NOMEM, "out of memory for a fit");
     ash_status st = run(&f, err);
-    ash_free(f.choice);
-    ash_gguf_close(f.base);
-    if (f.base_path) unlink(f.base_path);
-    ash_planner_free(f.pl[0]);
-    ash_planner_free(f.pl[1]);
-    ash_eval_ref_free(f.calib_ref);
-    ash_eval_ref_free(f.test_ref);
-    ash_sweep_result_free(&f.sweep);
-    ash_imatrix_free(f.im);
-    fit_text_free(&f.calib);
-    fit_text_free(&f.test);
-    ash_gguf_close(f.src);
-    ash_model_free(f.ref);
-    ash_model_free(f.model);
+    fit_close(&f);
     if (st == ASH_OK) *out = f.r;
     else ash_fit_result_free(f.r);
     return st;

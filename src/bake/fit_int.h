@@ -18,6 +18,7 @@ typedef struct {
     double chunk[FIT_MAX_CHUNKS];     /* mean KLD of each chunk */
     uint64_t bytes;
     double bpw, bpw_blocks;
+    double predicted;                 /* NAN: none */
 } fit_meas;
 
 typedef struct {
@@ -62,6 +63,9 @@ typedef struct {
     ash_eval_ref *calib_ref, *test_ref;
     ash_gguf *base;                   /* last accepted candidate: tensors are taken over from it */
     char *base_path;
+    int n_fits, n_comp, n_plain;      /* for the estimate: fits, baselines, presets */
+    uint64_t largest;                 /* largest file of them */
+    char sweep_key[17];
     double t_start, t_stage[FIT_T_COUNT]; /* seconds of the stages before the proof */
 } fit;
 
@@ -74,6 +78,16 @@ typedef struct {
 } fit_effort;
 fit_effort fit_effort_of(const ash_fit_opts *o);
 
+/* fit.c: open everything, texts, importance, sweep, planners, calibration reference. f->budget is set before where o->budget is not to say. */
+ash_status fit_prepare(fit *f, ash_error *err);
+void fit_close(fit *f);
+/* fit_size.c: one finished file at one size, measured on the test text. method: what the plan minimises. The row's key is all it depends on. keep: path stays. */
+ash_status fit_at(fit *f, uint64_t budget, ash_plan_method method, const char *path, bool keep, fit_meas *m, bool *reused, ash_error *err);
+/* The smallest budget whose file measures at or below kld. each: every file made on the way; may be NULL. ASH_E_LIMIT when no file does. */
+typedef ash_status (*fit_each)(void *ctx, uint64_t budget, fit_meas *m, ash_error *err);
+ash_status fit_search(fit *f, double kld, fit_each make, void *ctx, uint64_t *budget, ash_error *err);
+/* Bytes between which plans can differ. */
+ash_status fit_range(const fit *f, uint64_t *least, uint64_t *most, ash_error *err);
 /* fit_state.c */
 ash_status fit_state_open(fit *f, ash_error *err);                 /* creates the work directory */
 char *fit_path(const fit *f, const char *fmt, ...) ASH_PRINTF(2, 3); /* arena string inside it; NULL: out of memory */
@@ -94,12 +108,16 @@ void fit_text_free(fit_text *t);
 ash_status fit_measure(fit *f, const fit_cand *c, ash_eval_ref *ref, const char *stage, bool adopt, fit_meas *m, ash_error *err);
 /* Measure a file that exists. */
 ash_status fit_measure_file(fit *f, const char *path, ash_eval_ref *ref, const char *stage, fit_meas *m, ash_error *err);
+/* Reference of the test text, made once. */
+ash_status fit_test_ref(fit *f, ash_error *err);
 ash_status fit_bake_opts(fit *f, const fit_cand *c, ash_bake_opts *o, ash_error *err);
 void fit_check(fit *f, const char *label, double predicted, const fit_meas *m); /* a row of predicted against measured */
 
 /* fit_refine.c: choose widened or not, verify, correct the planner by measured groups; sets which, choice, predicted, measured */
 ash_status fit_refine(fit *f, ash_error *err);
-/* fit_prove.c: the finished file on the test text, controls, samples, and the report */
+/* fit_prove.c: write o->out by the plan; sizes go into m. */
+ash_status fit_make(fit *f, fit_meas *m, ash_error *err);
+/* the finished file on the test text, controls, samples, and the report */
 ash_status fit_prove(fit *f, ash_error *err);
 
 #endif

@@ -19,6 +19,16 @@ ash_status fit_bake_opts(fit *f, const fit_cand *c, ash_bake_opts *o, ash_error 
     return ASH_OK;
 }
 
+ash_status fit_test_ref(fit *f, ash_error *err) {
+    if (f->test_ref) return ASH_OK;
+    ash_eval_opts o = ash_eval_defaults();
+    o.n_chunks = fit_effort_of(f->o).proof_chunks;
+    o.n_threads = f->o->n_threads;
+    o.seed = f->o->seed;
+    o.progress = f->o->progress;
+    return ash_eval_ref_compute(&f->test_ref, f->ref, &f->test.tok, &o, err);
+}
+
 typedef struct { const ash_progress *p; const char *stage; } relabel;
 static bool relabelled(void *ctx, const char *stage, double done, double total, const char *note) {
     relabel *r = ctx;
@@ -102,7 +112,7 @@ ash_status fit_measure(fit *f, const fit_cand *c, ash_eval_ref *ref, const char 
     bool known = adopt && fit_cache_get(f, key, m);
     ash_status st = ash_bake(&r, f->src, path, &o, err);
     if (st == ASH_OK && !known) {
-        *m = (fit_meas){.bytes = r.file_bytes, .bpw = r.bpw, .bpw_blocks = r.bpw_blocks};
+        *m = (fit_meas){.bytes = r.file_bytes, .bpw = r.bpw, .bpw_blocks = r.bpw_blocks, .predicted = NAN};
         st = fit_measure_file(f, path, ref, stage, m, err);
         if (st == ASH_OK) st = fit_cache_put(f, key, m, err);
     }

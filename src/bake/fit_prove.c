@@ -44,11 +44,13 @@ static bool plain_name(const char *s) {
 /* Few windows overfit (docs/decisions/0008): plain rounding is the safer then. */
 bool fit_compensates(const fit *f) { return !f->o->plain && f->o->effort != ASH_EFFORT_QUICK && f->calib.tok.n / 512 >= MIN_COMPENSATE; }
 
-static ash_status make(fit *f, fit_meas *m, ash_error *err) {
+ash_status fit_make(fit *f, fit_meas *m, ash_error *err) {
     ash_bake_opts o;
     ash_bake_result r = {0};
     ash_str name = {0};
     ash_planner *p = f->pl[f->which];
+    ash_recipe_free(f->r->recipe);
+    f->r->recipe = NULL;
     ASH_TRY(ash_planner_recipe(p, f->choice, &f->r->recipe, err));
     ash_gguf_get_str(f->src, "general.name", &name);
     ash_recipe_info i = ash_recipe_get_info(f->r->recipe);
@@ -71,7 +73,7 @@ static ash_status make(fit *f, fit_meas *m, ash_error *err) {
     size_t n_comp = 0;
     for (size_t k = 0; st == ASH_OK && k < r.n; k++) n_comp += r.t[k].compensated;
     if (n_comp) fit_note(f, "Codes and scales of %zu matrices were chosen with the second moments of their inputs (compensated rounding); the plan, its prediction and the other files are plainly rounded.", n_comp);
-    if (st == ASH_OK) *m = (fit_meas){.bytes = r.file_bytes, .bpw = r.bpw, .bpw_blocks = r.bpw_blocks};
+    if (st == ASH_OK) *m = (fit_meas){.bytes = r.file_bytes, .bpw = r.bpw, .bpw_blocks = r.bpw_blocks, .predicted = f->predicted};
     ash_bake_result_free(&r);
     return st;
 }
@@ -328,7 +330,7 @@ static void facts(fit *f) {
                  f->sweep.identity, f->sweep.noise_floor);
     else if (o->method != ASH_PLAN_DAMAGE) fit_fact(f, "method", "the Lagrangian baseline on %s errors per matrix; no sweep, no refinement", o->method == ASH_PLAN_LAGRANGE ? "weighted squared" : "relative");
     else fit_fact(f, "sweep", "none: sensitivities are typical ones (--effort quick)");
-    fit_fact(f, "plan", "predicted KLD %.4g, measured %.4g on %u chunks of the calibration text", f->predicted, f->measured, ash_eval_ref_n_chunks(f->calib_ref));
+    if (isfinite(f->measured)) fit_fact(f, "plan", "predicted KLD %.4g, measured %.4g on %u chunks of the calibration text", f->predicted, f->measured, ash_eval_ref_n_chunks(f->calib_ref));
     fit_fact(f, "seed and effort", "%llu, %s", (unsigned long long)o->seed, o->effort == ASH_EFFORT_QUICK ? "quick" : o->effort == ASH_EFFORT_HIGH ? "high" : "normal");
     double all = ash_now() - f->t_start, before = f->t_stage[FIT_T_IMPORTANCE] + f->t_stage[FIT_T_SWEEP] + f->t_stage[FIT_T_PLAN];
     fit_fact(f, "time", "%.0f s (importance %.0f, sweep %.0f, plan and verify %.0f, proof and controls %.0f)", all, f->t_stage[FIT_T_IMPORTANCE], f->t_stage[FIT_T_SWEEP],
@@ -336,16 +338,10 @@ static void facts(fit *f) {
 }
 
 ash_status fit_prove(fit *f, ash_error *err) {
-    fit_effort e = fit_effort_of(f->o);
     ash_report *rep = &f->r->report;
     fit_meas m;
-    ASH_TRY(make(f, &m, err));
-    ash_eval_opts eo = ash_eval_defaults();
-    eo.n_chunks = e.proof_chunks;
-    eo.n_threads = f->o->n_threads;
-    eo.seed = f->o->seed;
-    eo.progress = f->o->progress;
-    ASH_TRY(ash_eval_ref_compute(&f->test_ref, f->ref, &f->test.tok, &eo, err));
+    ASH_TRY(fit_make(f, &m, err));
+    ASH_TRY(fit_test_ref(f, err));
     ASH_TRY(fit_measure_file(f, f->o->out, f->test_ref, "prove", &m, err));
     add_measured(f, ASH_RF_FIT, "this fit", f->predicted, &m);
     if (f->o->controls >= 0) {
@@ -381,10 +377,12 @@ ash_status fit_prove(fit *f, ash_error *err) {
     rep->source_bytes = ash_gguf_file_bytes(f->src);
     rep->budget_bytes = f->budget;
     rep->budget_text = f->o->budget == ASH_BUDGET_SIZE ? text(f, "%.4g MB", f->o->amount / 1e6) : f->o->budget == ASH_BUDGET_BPW ? text(f, "%.4g bits per weight", f->o->amount) :
+                       f->o->budget == ASH_BUDGET_KLD ? text(f, "KLD of %.4g", f->o->amount) :
                        text(f, "%.4g MB of RAM with %u tokens of context", f->o->amount / 1e6, f->o->n_ctx ? f->o->n_ctx : 2048);
     rep->widen = ash_planner_widen(f->pl[f->which]);
     rep->n_ctx = m.n_ctx, rep->n_chunks = m.n_chunks, rep->n_scored = m.n_scored;
     rep->n_layer = ash_model_n_layer(f->model);
+    if (f->o->budget == ASH_BUDGET_KLD) fit_note(f, "The size was found by measuring finished files on the test text: the smallest of them at or below %.4g nats.", f->o->amount);
     if (f->o->budget == ASH_BUDGET_RAM) fit_note(f, "The file budget of %.1f MB is what the RAM budget leaves after context, scratch and program.", (double)f->budget / 1e6);
     facts(f);
     ASH_TRY(predictors(f, err));

@@ -179,8 +179,13 @@ ash_status fit_refine(fit *f, ash_error *err) {
     fit_meas m[2];
     size_t n = ash_planner_n_units(f->pl[0] ? f->pl[0] : f->pl[1]);
     ash_error why = {0};
+    /* nothing of an earlier size */
+    ash_free(f->choice);
+    f->choice = NULL;
+    f->r->report.n_checks = f->r->report.n_notes = 0;
     for (int k = 0; k < 2; k++) {
         ash_solution s;
+        if (f->pl[k]) ash_planner_unscale(f->pl[k]);
         if (!(choice[k] = ash_alloc(n * sizeof **choice))) {
             st = ash_fail(err, ASH_E_NOMEM, "out of memory while refining");
             goto done;
@@ -199,6 +204,14 @@ ash_status fit_refine(fit *f, ash_error *err) {
         goto done;
     }
     f->which = pred[1] < pred[0];
+    if (f->o->method != ASH_PLAN_DAMAGE && !isfinite(pred[1 - f->which])) { /* nothing to choose from, nothing to learn */
+        f->predicted = ash_planner_total(f->pl[f->which], choice[f->which]).damage;
+        f->measured = NAN;
+        f->choice = choice[f->which];
+        choice[f->which] = NULL;
+        st = ASH_OK; /* the other planner may have had none */
+        goto done;
+    }
     bool close = pred[1 - f->which] < 1.3 * pred[f->which];
     ASH_TRY_GOTO(verify(f, f->which, choice[f->which], &pred[f->which], &m[f->which], true, err), done);
     if (close) {

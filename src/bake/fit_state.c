@@ -91,6 +91,7 @@ bool fit_cache_get(const fit *f, const char *key, fit_meas *m) {
               get_num(o, "bpw", &m->bpw) && get_num(o, "bpw_blocks", &m->bpw_blocks) && (c = json_object_get(o, "chunks")) && json_is_array(c) &&
               json_array_size(c) <= FIT_MAX_CHUNKS && n_ctx >= 0 && n_ctx < 1e9 && n_chunks >= 0 && n_chunks < 1e9 && n_scored >= 0 && n_scored < 1e15 && bytes >= 0 && bytes < 1e18;
     if (ok) {
+        if (!get_num(o, "predicted", &m->predicted)) m->predicted = NAN;
         m->n_ctx = (uint32_t)n_ctx, m->n_chunks = (uint32_t)n_chunks, m->n_scored = (uint64_t)n_scored, m->bytes = (uint64_t)bytes;
         for (size_t i = 0; i < json_array_size(c); i++) m->chunk[i] = json_number_value(json_array_get(c, i));
     }
@@ -113,6 +114,7 @@ ash_status fit_cache_put(const fit *f, const char *key, const fit_meas *m, ash_e
     json_object_set_new(o, "bytes", json_integer((json_int_t)m->bytes));
     json_object_set_new(o, "bpw", json_real(m->bpw));
     json_object_set_new(o, "bpw_blocks", json_real(m->bpw_blocks));
+    if (isfinite(m->predicted)) json_object_set_new(o, "predicted", json_real(m->predicted));
     json_object_set_new(o, "chunks", c);
     json_object_set_new(all, key, o);
     char *s = json_dumps(all, JSON_INDENT(1) | JSON_REAL_PRECISION(17)), *path = fit_path(f, "measured.json");

@@ -336,6 +336,11 @@ void ash_planner_calibrate(ash_planner *p, double floor) {
     }
 }
 
+void ash_planner_unscale(ash_planner *p) {
+    for (size_t i = 0; i < p->n; i++)
+        if (p->u[i].scale > 0) p->u[i].scale = 1, ash_plan_apply(&p->u[i]);
+}
+
 void ash_planner_scale(ash_planner *p, int32_t lo, int32_t hi, uint32_t roles, double f) {
     for (size_t i = 0; i < p->n; i++) {
         plan_unit *u = &p->u[i];

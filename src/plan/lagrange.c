@@ -1,6 +1,7 @@
-/* lagrange.c - the classical allocator, as a baseline: every unit takes the option with the least damage + lambda * bytes, and lambda is bisected until
- * the bytes fit (Everett 1963; for quantizers Shoham and Gersho, "Efficient bit allocation for an arbitrary set of quantizers", IEEE Trans. ASSP 36(9), 1988).
- * Reaches only what lies on the lower convex hull; what that leaves over is spent by the steepest promotions where `fill` says so. */
+/* lagrange.c - the classical allocator, as a baseline: every unit takes the option with the least damage + lambda * bytes, and lambda is
+ * bisected until the bytes fit (Everett 1963; for quantizers Shoham and Gersho, "Efficient bit allocation for an arbitrary set of
+ * quantizers", IEEE Trans. ASSP 36(9), 1988). Reaches only what lies on the lower convex hull; what that leaves over is spent by the
+ * steepest promotions where `fill` says so. */
 #include "plan/plan_int.h"
 
 #include <math.h>
@@ -55,20 +56,26 @@ ash_status ash_solve_lagrange(const ash_unit *u, size_t n, uint64_t budget, bool
     }
     if (least > budget) {
         sol->bytes = least;
-        return ash_fail(err, ASH_E_LIMIT, "the budget of %llu bytes cannot be met: the smallest choice has %llu", (unsigned long long)budget, (unsigned long long)least);
+        return ash_fail(err, ASH_E_LIMIT, "the budget of %llu bytes cannot be met: the smallest choice has %llu",
+                        (unsigned long long)budget, (unsigned long long)least);
     }
     double lo = 0, hi = 1, value;
-    if (pick(u, n, 0, choice, &value) <= budget) hi = 0;
+    if (pick(u, n, 0, choice, &value) <= budget)
+        hi = 0;
     else {
         while (pick(u, n, hi, choice, &value) > budget && hi < 1e300) lo = hi, hi *= 2;
         while (lo == 0 && hi > 1e-300) { /* lambda may be of any scale: damages are */
-            if (pick(u, n, hi / 2, choice, &value) > budget) lo = hi / 2;
-            else hi /= 2;
+            if (pick(u, n, hi / 2, choice, &value) > budget)
+                lo = hi / 2;
+            else
+                hi /= 2;
         }
         for (int i = 0; i < 60; i++) {
             double mid = lo + (hi - lo) / 2;
-            if (pick(u, n, mid, choice, &value) > budget) lo = mid;
-            else hi = mid;
+            if (pick(u, n, mid, choice, &value) > budget)
+                lo = mid;
+            else
+                hi = mid;
         }
     }
     sol->bytes = pick(u, n, hi, choice, &value);

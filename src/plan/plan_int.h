@@ -43,6 +43,8 @@ ash_status ash_plan_prior(ash_planner *p, ash_error *err);
 int ash_plan_role(const char *tensor);
 /* Typical sensitivity of a block role (ASH_ROLE_*), nats per unit of relative error. */
 double ash_plan_typical(int role);
+/* Forget what ash_planner_scale did; what never runs stays so. */
+void ash_planner_unscale(ash_planner *p);
 /* damages from k, e0, slope and scale of one unit */
 void ash_plan_apply(plan_unit *u);
 

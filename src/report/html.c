@@ -5,11 +5,21 @@
 #include <math.h>
 #include <stdio.h>
 
-static const char css[] =
+/* Colours, and the charts' classes: also of a standalone chart. */
+static const char chart_css[] =
     ":root{--bg:#f7f5f1;--card:#fffefb;--ink:#22252a;--muted:#6c7178;--line:#e3dfd6;--accent:#0c7a6c;--soft:#e4f1ee;--uni:#47566b;--rnd:#c47a1f;"
     "--src:#22252a;--oth:#7a5aa6;--heat:#c2341d;--shadow:0 1px 2px #00000010,0 8px 24px #0000000a}"
     "@media(prefers-color-scheme:dark){:root{--bg:#131518;--card:#1b1e23;--ink:#e9e6df;--muted:#9aa0a8;--line:#2d3138;--accent:#3fd0b8;--soft:#17312d;"
     "--uni:#9fb0c8;--rnd:#e7a24b;--src:#e9e6df;--oth:#b79be0;--heat:#ff6a4d;--shadow:none}}"
+    "svg{display:block;width:100%;height:auto;font-family:inherit}.grid{stroke:var(--line)}.grid.minor{stroke-opacity:.55}.tick{fill:var(--muted);font-size:11.5px;"
+    "font-variant-numeric:tabular-nums}.axis{fill:var(--muted);font-size:12.5px}.rowname{fill:var(--ink);font-size:12px;font-family:ui-monospace,'SF Mono',Menlo,Consolas,monospace}"
+    ".budget{stroke:var(--accent);stroke-dasharray:5 4}.over{fill:var(--heat);fill-opacity:.045}.note{fill:var(--accent);font-size:11.5px}.uniform-line,.fit-line,.baseline-line{fill:none;stroke:var(--uni);stroke-opacity:.45;stroke-width:1.5}.fit-line{stroke:var(--accent);stroke-width:2}.baseline-line{stroke:var(--rnd)}"
+    ".pt{stroke:var(--card);stroke-width:1.4}.k-fit{fill:var(--accent)}.k-uniform{fill:var(--uni)}.k-random,.k-baseline{fill:var(--rnd)}.k-source{fill:var(--src)}.k-other,.k-preset{fill:var(--oth)}"
+    "line.ci{stroke-width:1.6;stroke-opacity:.55}line.ci.k-fit{stroke:var(--accent)}line.ci.k-uniform{stroke:var(--uni)}line.ci.k-random,line.ci.k-baseline{stroke:var(--rnd)}line.ci.k-source{stroke:var(--src)}line.ci.k-preset{stroke:var(--oth)}"
+    ".name{font-size:12.5px;paint-order:stroke;stroke:var(--card);stroke-width:4px;stroke-linejoin:round}.name.k-fit{font-weight:700;font-size:14px}.heat{fill:var(--heat)}.celltext{fill:#fff;font-size:9.5px;font-weight:600;paint-order:stroke;stroke:#0004;stroke-width:1.6px;font-variant-numeric:tabular-nums;pointer-events:none}"
+    ".diag{stroke:var(--muted);stroke-dasharray:3 4}.check{max-width:500px}";
+
+static const char css[] =
     "*{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--ink);font:16px/1.55 'Inter','Segoe UI','Helvetica Neue',system-ui,sans-serif;"
     "-webkit-font-smoothing:antialiased}main{max-width:1120px;margin:0 auto;padding:44px 24px 72px}"
     "h1{font-size:34px;line-height:1.15;margin:0 0 6px;letter-spacing:-.02em;font-weight:700;overflow-wrap:anywhere}h2{font-size:20px;margin:0 0 4px;letter-spacing:-.01em}"
@@ -20,13 +30,6 @@ static const char css[] =
     ".tile span{display:block;font-size:12.5px;color:var(--muted);text-transform:uppercase;letter-spacing:.06em}.tile b{display:block;font-size:29px;line-height:1.2;"
     "letter-spacing:-.02em;margin:4px 0 2px;font-variant-numeric:tabular-nums}.tile em{font-style:normal;font-size:13px;color:var(--muted)}.tile.hero{background:var(--soft);border-color:transparent}.tile.hero b{color:var(--accent)}"
     "section{background:var(--card);border:1px solid var(--line);border-radius:16px;padding:24px 26px;margin:18px 0;box-shadow:var(--shadow)}"
-    "svg{display:block;width:100%;height:auto;font-family:inherit}.grid{stroke:var(--line)}.grid.minor{stroke-opacity:.55}.tick{fill:var(--muted);font-size:11.5px;"
-    "font-variant-numeric:tabular-nums}.axis{fill:var(--muted);font-size:12.5px}.rowname{fill:var(--ink);font-size:12px;font-family:ui-monospace,'SF Mono',Menlo,Consolas,monospace}"
-    ".budget{stroke:var(--accent);stroke-dasharray:5 4}.over{fill:var(--heat);fill-opacity:.045}.note{fill:var(--accent);font-size:11.5px}.uniform-line{fill:none;stroke:var(--uni);stroke-opacity:.45;stroke-width:1.5}"
-    ".pt{stroke:var(--card);stroke-width:1.4}.k-fit{fill:var(--accent)}.k-uniform{fill:var(--uni)}.k-random{fill:var(--rnd)}.k-source{fill:var(--src)}.k-other,.k-preset{fill:var(--oth)}"
-    "line.ci{stroke-width:1.6;stroke-opacity:.55}line.ci.k-fit{stroke:var(--accent)}line.ci.k-uniform{stroke:var(--uni)}line.ci.k-random{stroke:var(--rnd)}line.ci.k-source{stroke:var(--src)}line.ci.k-preset{stroke:var(--oth)}"
-    ".name{font-size:12.5px;paint-order:stroke;stroke:var(--card);stroke-width:4px;stroke-linejoin:round}.name.k-fit{font-weight:700;font-size:14px}.heat{fill:var(--heat)}.celltext{fill:#fff;font-size:9.5px;font-weight:600;paint-order:stroke;stroke:#0004;stroke-width:1.6px;font-variant-numeric:tabular-nums;pointer-events:none}"
-    ".diag{stroke:var(--muted);stroke-dasharray:3 4}.check{max-width:500px}"
     ".legend{display:flex;gap:10px;align-items:center;font-size:13px;color:var(--muted);margin-top:12px}.legend.wrap{flex-wrap:wrap;gap:8px 20px;color:var(--ink)}.legend b{display:inline-block;width:12px;height:12px;border-radius:3px;margin-right:7px;vertical-align:-1px}"
     ".legend em{font-style:normal;color:var(--muted)}.legend i.mk{display:inline-block;width:11px;height:11px;border-radius:50%;margin-right:7px}.ramp{width:150px;height:12px;border-radius:6px;background:linear-gradient(90deg,transparent,var(--heat));border:1px solid var(--line)}"
     ".bar{display:flex;height:22px;border-radius:7px;overflow:hidden;margin-top:16px}.bar i{display:block}"
@@ -151,12 +154,12 @@ static void with_interval(ash_buf *b, ash_report_est e, double scale, int digits
 }
 
 static void results(ash_buf *b, const ash_report *r) {
-    static const char *const var[ASH_RF_COUNT] = {"--accent", "--uni", "--rnd", "--src", "--oth"};
+    static const char *const var[ASH_RF_COUNT] = {"--accent", "--uni", "--rnd", "--src", "--oth", "--rnd"};
     ash_buf_addf(b, "<section><h2>Size and damage</h2><p class='sub'>Lower is closer to the original, left is smaller. Measured on %u windows of %u tokens of held-out text "
                     "(%llu scored predictions); bars are 95 %% intervals.</p>", r->n_chunks, r->n_ctx, (unsigned long long)r->n_scored);
     ash_rp_plot(b, r);
     ash_buf_adds(b, "<div class='legend wrap' style='margin-bottom:18px'>");
-    static const char *const what[ASH_RF_COUNT] = {"this fit", "one type for all matrices", "random mixes of the same size", "source", "smallest stock preset"};
+    static const char *const what[ASH_RF_COUNT] = {"this fit", "one type for all matrices", "random mixes of the same size", "source", "smallest stock preset", "baseline"};
     for (int k = 0; k < ASH_RF_COUNT; k++)
         for (size_t i = 0; i < r->n_files; i++)
             if ((int)r->files[i].kind == k && isfinite(r->files[i].kld.v) && r->files[i].kld.v > 0) {
@@ -244,12 +247,29 @@ static void predictions(ash_buf *b, const ash_report *r) {
     ash_buf_adds(b, "</tbody></table></div></div></section>");
 }
 
+ash_status ash_report_svg(const ash_report *r, char **out, size_t *n, ash_error *err) {
+    ash_buf b = {0};
+    ash_buf_adds(&b, "<?xml version='1.0' encoding='UTF-8'?>\n<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 1040 940' font-family='system-ui,sans-serif'><title>");
+    ash_rp_esc(&b, r->model ? r->model : "");
+    ash_buf_adds(&b, "</title><style>");
+    ash_buf_adds(&b, chart_css);
+    ash_buf_adds(&b, "</style><rect width='1040' height='940' fill='var(--card)'/><text class='rowname' x='64' y='24'>");
+    ash_rp_esc(&b, r->model ? r->model : "");
+    ash_buf_adds(&b, "</text><g transform='translate(0 30)'>");
+    ash_rp_chart(&b, r, ASH_RP_X_BPW);
+    ash_buf_adds(&b, "</g><g transform='translate(0 490)'>");
+    ash_rp_chart(&b, r, ASH_RP_X_BLOCKS);
+    ash_buf_adds(&b, "</g></svg>\n");
+    return ash_rp_hand_over(&b, out, n, err);
+}
+
 ash_status ash_report_html(const ash_report *r, char **out, size_t *n, ash_error *err) {
     ash_buf b = {0};
     if (!r->n_files) return ash_fail(err, ASH_E_USAGE, "a report needs at least one file");
     ash_buf_adds(&b, "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width,initial-scale=1'><meta name='color-scheme' content='light dark'><title>");
     ash_rp_esc(&b, r->model);
     ash_buf_adds(&b, " - ashlar fit</title><style>");
+    ash_buf_adds(&b, chart_css);
     ash_buf_adds(&b, css);
     ash_buf_adds(&b, "</style></head><body><main>");
     headline(&b, r);
@@ -280,11 +300,5 @@ ash_status ash_report_html(const ash_report *r, char **out, size_t *n, ash_error
         ash_buf_adds(&b, "</dd>");
     }
     ash_buf_adds(&b, "</dl></section><footer>Made by ashlar. KL divergence is KL(original || this file) in nats per scored token. The page holds no outside references.</footer></main></body></html>\n");
-    if (!ash_buf_ok(&b)) {
-        ash_buf_free(&b);
-        return ash_fail(err, ASH_E_NOMEM, "out of memory for the report");
-    }
-    *out = b.p;
-    if (n) *n = b.n;
-    return ASH_OK;
+    return ash_rp_hand_over(&b, out, n, err);
 }

@@ -11,7 +11,7 @@ const char *ash_rp_role(int role) {
 }
 
 const char *ash_rp_kind(int kind) {
-    static const char *const names[ASH_RF_COUNT] = {"fit", "uniform", "random", "source", "preset"};
+    static const char *const names[ASH_RF_COUNT] = {"fit", "uniform", "random", "source", "preset", "baseline"};
     return kind >= 0 && kind < ASH_RF_COUNT ? names[kind] : "other";
 }
 
@@ -73,7 +73,7 @@ void ash_rp_kld(ash_buf *b, double v) {
     else ash_buf_addf(b, "%.*f", fabs(v) >= 1 ? 2 : fabs(v) >= 0.1 ? 3 : fabs(v) >= 0.001 ? 4 : 6, v);
 }
 
-static ash_status hand_over(ash_buf *b, char **out, size_t *n, ash_error *err) {
+ash_status ash_rp_hand_over(ash_buf *b, char **out, size_t *n, ash_error *err) {
     if (!ash_buf_ok(b) || !b->p) {
         ash_buf_free(b);
         return ash_fail(err, ASH_E_NOMEM, "out of memory for the report");
@@ -114,7 +114,7 @@ ash_status ash_report_table(const ash_report *r, char **out, size_t *n, ash_erro
     }
     for (size_t i = 0; i < r->n_notes; i++) ash_buf_addf(&b, "note: %s\n", r->notes[i]);
     ash_buf_free(&c);
-    return hand_over(&b, out, n, err);
+    return ash_rp_hand_over(&b, out, n, err);
 }
 
 static void est(ash_buf *b, const char *key, ash_report_est e) {
@@ -203,5 +203,5 @@ ash_status ash_report_json(const ash_report *r, char **out, size_t *n, ash_error
         ash_rp_json_str(&b, r->notes[i]);
     }
     ash_buf_adds(&b, "]\n}\n");
-    return hand_over(&b, out, n, err);
+    return ash_rp_hand_over(&b, out, n, err);
 }

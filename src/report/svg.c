@@ -48,7 +48,7 @@ static void log_ticks(ash_buf *b, const frame *f, bool horizontal) {
 }
 
 static void marker(ash_buf *b, const ash_report_file *f, double x, double y) {
-    static const char *const shape[ASH_RF_COUNT] = {"M0-9 2.6-2.8 9-2.2 4.1 1.9 5.6 8.4 0 5-5.6 8.4-4.1 1.9-9-2.2-2.6-2.8Z", "", "M0-5 5 0 0 5-5 0Z", "M0-6 6 5-6 5Z", "M-4.5-4.5h9v9h-9Z"};
+    static const char *const shape[ASH_RF_COUNT] = {"M0-9 2.6-2.8 9-2.2 4.1 1.9 5.6 8.4 0 5-5.6 8.4-4.1 1.9-9-2.2-2.6-2.8Z", "", "M0-5 5 0 0 5-5 0Z", "M0-6 6 5-6 5Z", "M-4.5-4.5h9v9h-9Z", "M-5-5 0 5 5-5Z"};
     ash_buf_addf(b, "<g class='pt k-%s' transform='translate(%.1f %.1f)'>", ash_rp_kind((int)f->kind), x, y);
     if (f->kind == ASH_RF_UNIFORM) ash_buf_adds(b, "<circle r='5'/>");
     else ash_buf_addf(b, "<path d='%s'/>", shape[f->kind]);
@@ -66,9 +66,23 @@ static int by_size(const void *pa, const void *pb) {
     return a->bytes < b->bytes ? -1 : a->bytes > b->bytes;
 }
 
-void ash_rp_plot(ash_buf *b, const ash_report *r) {
+static double size_of(const ash_report_file *f, ash_rp_x what) { return what == ASH_RP_X_MB ? (double)f->bytes / 1e6 : what == ASH_RP_X_BPW ? f->bpw : f->bpw_blocks; }
+
+/* The line through the files of one kind, in order of size; word: only those whose label begins with it. */
+static void line_through(ash_buf *b, const frame *f, const ash_report_file **v, size_t n, ash_report_kind kind, const char *word, size_t word_len, ash_rp_x what) {
+    bool first = true;
+    for (size_t i = 0; i < n; i++)
+        if (v[i]->kind == kind && (!word || (strncmp(v[i]->label, word, word_len) == 0 && (v[i]->label[word_len] == ' ' || !v[i]->label[word_len])))) {
+            ash_buf_addf(b, first ? "<path class='%s-line' d='M%.1f %.1f" : "%.0s L%.1f %.1f", ash_rp_kind((int)kind), px(f, size_of(v[i], what)), py(f, v[i]->kld.v));
+            first = false;
+        }
+    if (!first) ash_buf_adds(b, "'/>");
+}
+
+void ash_rp_chart(ash_buf *b, const ash_report *r, ash_rp_x what) {
+    static const char *const axis[] = {"file size, MB", "bits per weight, whole file", "bits per weight, matrices of the blocks"};
     double lo = INFINITY, hi = 0, xl = INFINITY, xh = 0;
-    size_t n = 0;
+    size_t n = 0, n_fit = 0;
     const ash_report_file **v = ash_alloc((r->n_files + 1) * sizeof *v);
     if (!v) {
         b->oom = true;
@@ -78,15 +92,15 @@ void ash_rp_plot(ash_buf *b, const ash_report *r) {
         const ash_report_file *f = &r->files[i];
         if (!usable(f)) continue;
         v[n++] = f;
+        n_fit += f->kind == ASH_RF_FIT;
         lo = fmin(lo, isfinite(f->kld.lo) && f->kld.lo > 0 ? f->kld.lo : f->kld.v), hi = fmax(hi, isfinite(f->kld.hi) ? f->kld.hi : f->kld.v);
-        xl = fmin(xl, (double)f->bytes / 1e6), xh = fmax(xh, (double)f->bytes / 1e6);
+        xl = fmin(xl, size_of(f, what)), xh = fmax(xh, size_of(f, what));
     }
     if (n == 0) {
-        ash_buf_adds(b, "<p class='muted'>Nothing was measured.</p>");
         ash_free(v);
         return;
     }
-    double budget = (double)r->budget_bytes / 1e6;
+    double budget = what == ASH_RP_X_MB ? (double)r->budget_bytes / 1e6 : 0;
     if (budget > 0) xl = fmin(xl, budget), xh = fmax(xh, budget);
     double pad = fmax((xh - xl) * 0.12, xh * 0.01);
     frame f = {xl - pad, xh + pad * 1.6, log10(lo) - 0.12, log10(hi) + 0.15, 64, 1010, 22, 380};
@@ -94,51 +108,70 @@ void ash_rp_plot(ash_buf *b, const ash_report *r) {
         double mid = (f.y0 + f.y1) / 2;
         f.y0 = mid - 0.25, f.y1 = mid + 0.25;
     }
-    ash_buf_adds(b, "<div class='scroll'><svg class='plot' viewBox='0 0 1040 440' role='img' aria-label='File size against KL divergence'>");
     log_ticks(b, &f, true);
     double step = nice_step(f.x1 - f.x0, 8);
     for (double x = ceil(f.x0 / step) * step; x <= f.x1; x += step)
         ash_buf_addf(b, "<line class='grid minor' x1='%.1f' x2='%.1f' y1='%.0f' y2='%.0f'/><text class='tick' x='%.1f' y='%.0f' text-anchor='middle'>%.*f</text>", px(&f, x),
-                     px(&f, x), f.t, f.b, px(&f, x), f.b + 20, step < 1 ? 1 : 0, x);
-    ash_buf_addf(b, "<text class='axis' x='%.0f' y='%.0f' text-anchor='middle'>file size, MB</text>", (f.l + f.r) / 2, f.b + 46);
+                     px(&f, x), f.t, f.b, px(&f, x), f.b + 20, step < 0.1 ? 2 : step < 1 ? 1 : 0, x);
+    ash_buf_addf(b, "<text class='axis' x='%.0f' y='%.0f' text-anchor='middle'>%s</text>", (f.l + f.r) / 2, f.b + 46, axis[what]);
     ash_buf_addf(b, "<text class='axis' transform='translate(16 %.0f) rotate(-90)' text-anchor='middle'>KL divergence, nats per token (log)</text>", (f.t + f.b) / 2);
     if (budget > 0) {
         double x = px(&f, budget);
         ash_buf_addf(b, "<rect class='over' x='%.1f' y='%.0f' width='%.1f' height='%.0f'/><line class='budget' x1='%.1f' x2='%.1f' y1='%.0f' y2='%.0f'/>"
                         "<text class='note' x='%.1f' y='%.0f'>budget</text>", x, f.t, f.r - x, f.b - f.t, x, x, f.t, f.b, x + 6, f.t + 14);
     }
-    /* the line through the uniform types */
     qsort(v, n, sizeof *v, by_size);
-    bool first = true;
-    for (size_t i = 0; i < n; i++)
-        if (v[i]->kind == ASH_RF_UNIFORM) {
-            ash_buf_addf(b, first ? "<path class='uniform-line' d='M%.1f %.1f" : " L%.1f %.1f", px(&f, (double)v[i]->bytes / 1e6), py(&f, v[i]->kld.v));
-            first = false;
-        }
-    if (!first) ash_buf_adds(b, "'/>");
-    /* marks: the fit last, on top; intervals behind them; names beside all but the random mixes, kept apart vertically */
+    line_through(b, &f, v, n, ASH_RF_UNIFORM, NULL, 0, what);
+    if (n_fit > 1) line_through(b, &f, v, n, ASH_RF_FIT, NULL, 0, what);
+    for (size_t i = 0; i < n; i++) { /* one line per baseline: the first word of its label, at its first file */
+        if (v[i]->kind != ASH_RF_BASELINE) continue;
+        size_t len = strcspn(v[i]->label, " ");
+        bool seen = false;
+        for (size_t k = 0; k < i; k++) seen |= v[k]->kind == ASH_RF_BASELINE && strncmp(v[k]->label, v[i]->label, len) == 0 && (v[k]->label[len] == ' ' || !v[k]->label[len]);
+        if (!seen) line_through(b, &f, v, n, ASH_RF_BASELINE, v[i]->label, len, what);
+    }
+    /* marks: the fits last, on top; intervals behind them; names beside all but the random mixes, kept apart vertically */
     double taken[64][2];
     int n_taken = 0;
     for (int pass = 0; pass < 2; pass++)
         for (size_t i = 0; i < n; i++) {
             const ash_report_file *p = v[i];
             if ((p->kind == ASH_RF_FIT) != (pass == 1)) continue;
-            double x = px(&f, (double)p->bytes / 1e6), y = py(&f, p->kld.v);
+            double x = px(&f, size_of(p, what)), y = py(&f, p->kld.v);
             if (isfinite(p->kld.lo) && p->kld.lo > 0 && isfinite(p->kld.hi))
                 ash_buf_addf(b, "<line class='ci k-%s' x1='%.1f' x2='%.1f' y1='%.1f' y2='%.1f'/>", ash_rp_kind((int)p->kind), x, x, py(&f, p->kld.lo), py(&f, p->kld.hi));
             marker(b, p, x, y);
             if (p->kind == ASH_RF_RANDOM) continue;
+            bool many = (p->kind == ASH_RF_FIT && n_fit > 1) || p->kind == ASH_RF_BASELINE; /* named once, at the smallest */
+            for (size_t k = 0; many && k < i; k++)
+                if (v[k]->kind == p->kind) goto next;
             double ty = y + 4;
             for (int k = 0; k < n_taken; k++)
                 if (fabs(taken[k][0] - x) < 150 && fabs(taken[k][1] - ty) < 14) ty = taken[k][1] + 14, k = -1;
             if (n_taken < 64) taken[n_taken][0] = x, taken[n_taken++][1] = ty;
             bool left = x > f.r - 170;
             ash_buf_addf(b, "<text class='name k-%s' x='%.1f' y='%.1f'%s>", ash_rp_kind((int)p->kind), left ? x - 12 : x + 12, ty, left ? " text-anchor='end'" : "");
-            ash_rp_esc(b, p->label);
+            if (many) {
+                char word[32];
+                snprintf(word, sizeof word, "%.*s", (int)ASH_MIN(strcspn(p->label, " "), sizeof word - 1), p->label);
+                ash_rp_esc(b, word);
+            } else ash_rp_esc(b, p->label);
             ash_buf_adds(b, "</text>");
+        next:;
         }
-    ash_buf_adds(b, "</svg></div>");
     ash_free(v);
+}
+
+void ash_rp_plot(ash_buf *b, const ash_report *r) {
+    bool any = false;
+    for (size_t i = 0; i < r->n_files; i++) any |= usable(&r->files[i]);
+    if (!any) {
+        ash_buf_adds(b, "<p class='muted'>Nothing was measured.</p>");
+        return;
+    }
+    ash_buf_adds(b, "<div class='scroll'><svg class='plot' viewBox='0 0 1040 440' role='img' aria-label='File size against KL divergence'>");
+    ash_rp_chart(b, r, ASH_RP_X_MB);
+    ash_buf_adds(b, "</svg></div>");
 }
 
 /* ---- layer x tensor grids ---- */

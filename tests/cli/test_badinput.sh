@@ -50,6 +50,7 @@ args() {
     sweep) echo "@M --text $T/text.txt -o @O" ;;
     plan) echo "@M --size 1MB -o @O" ;;
     fit) echo "@M --size 1MB -o @O" ;;
+    front) echo "@M --sizes 1MB --presets none -o @O" ;;
     run) echo "@M hello" ;;
     bench) echo "@M -p 4 -n 2 -r 1" ;;
     edit) echo "@M general.name=x" ;;
@@ -92,7 +93,7 @@ done
 [ "$(printf 'Once upon a time there was a text file.\nIt was no model.\n' | cksum)" = "$(cksum <"$T/in/text.gguf")" ] || fail "a bad file was changed"
 
 # Outputs that cannot be written
-for v in logits quantize widen repair slice merge imatrix sweep plan fit; do
+for v in logits quantize widen repair slice merge imatrix sweep plan fit front; do
     has $v || continue
     for o in /proc/o.gguf "$T/no/such/dir/o.gguf" "$T/dir.gguf"; do
         # shellcheck disable=SC2046
@@ -154,7 +155,7 @@ if [ "$as" != none ]; then
         return 0
     }
     denied inspect "$T/secret.gguf"
-    for v in logits quantize widen imatrix sweep plan fit; do
+    for v in logits quantize widen imatrix sweep plan fit front; do
         # shellcheck disable=SC2046
         has $v && denied $v $(fill $v "$T/ro/m.gguf" "$T/ro/o")
     done
@@ -178,11 +179,12 @@ has logits && try "no ids" 2 logits "$T/m.gguf" --tokens x -o "$T/out/o"
 if has quantize; then
     try "unknown type" "2 3" quantize "$T/m.gguf" "$T/out/o" --type Q9_9
 fi
-for v in eval imatrix sweep fit; do # texts
+for v in eval imatrix sweep fit front; do # texts
     has $v || continue
     case $v in
     eval) a="$T/m.gguf" o=--text ;;
     fit) a="$T/m.gguf --size 1MB -o $T/out/o" o=--calib ;;
+    front) a="$T/m.gguf --sizes 1MB -o $T/out/o" o=--calib ;;
     *) a="$T/m.gguf -o $T/out/o" o=--text ;;
     esac
     for f in "$T/in/empty.gguf" "$T/missing.txt" "$T/dir.gguf"; do

@@ -21,10 +21,13 @@ typedef struct {
     json_t *tok, *conf, *special, *added, *vocab_json; /* tokenizer.json, tokenizer_config.json, special_tokens_map.json, ... */
     const json_t *model;                               /* of tokenizer.json */
     ash_map spm;
-    ash_buf strip[2]; /* int32_t ids of tokens that take the white space before, after them along */
+    ash_buf how[4]; /* int32_t ids of added tokens with each of k_how */
     int64_t id_end;   /* ids are below this: a lying one must not make us allocate */
     ash_error *err;
 } job;
+
+/* How added tokens are found in a text: GGUF has no keys for it, so ours, ashlar.tokenizer.* (docs/howto/add-tokenizer.md). */
+static const char *const k_how[] = {"lstrip", "rstrip", "single_word", "normalized"};
 
 static ash_status oom(ash_error *err) { return ash_fail(err, ASH_E_NOMEM, "out of memory for the vocabulary"); }
 
@@ -331,10 +334,9 @@ static ash_status add_one(job *j, int64_t id, const json_t *o, const char *where
                 q[k++] = s.p[i];
         s = (ash_str){q, k};
     }
-    static const char *const sides[] = {"lstrip", "rstrip"};
-    for (int k = 0; k < 2; k++) { /* the two files say the same */
+    for (int k = 0; k < (int)ASH_ARRAY_LEN(k_how); k++) { /* the two files say the same */
         int32_t t = (int32_t)id;
-        if (ash_hf_bool(o, sides[k], false) && (!j->tok || strcmp(where, "tokenizer.json") == 0)) ash_buf_add(&j->strip[k], &t, sizeof t);
+        if (ash_hf_bool(o, k_how[k], false) && (!j->tok || strcmp(where, "tokenizer.json") == 0)) ash_buf_add(&j->how[k], &t, sizeof t);
     }
     return put(j, id, s, type, -1000, where);
 }
@@ -369,7 +371,7 @@ static ash_status read_added(job *j) {
 static ash_status phantom(job *j) {
     for (int64_t i = 0; i < j->v.n; i++) {
         ash_str s = j->v.text[i];
-        if (!s.p || j->v.type[i] == TT_CONTROL) continue;
+        if (!s.p || j->v.type[i] == TT_CONTROL || j->v.type[i] == TT_USER) continue; /* found in the text as they are */
         bool cont = s.n > 2 && memcmp(s.p, "##", 2) == 0;
         char *q = ash_arena_alloc(&j->h->arena, s.n + 4);
         if (!q) return oom(j->err);
@@ -611,11 +613,14 @@ static ash_status write_vocab(job *j, ash_gguf_writer *w) {
         if (json_is_boolean(accents) && json_is_true(accents) != (v->lowercase != 0))
             ASH_TRY(ash_gguf_set_bool(w, "tokenizer.ggml.normalizer.strip_accents", json_is_true(accents), err));
     }
-    for (int k = 0; k < 2; k++) { /* GGUF has no key for this, so ours (docs/howto/add-tokenizer.md) */
-        if (!ash_buf_ok(&j->strip[k])) return oom(err);
-        if (j->strip[k].n)
-            ASH_TRY(ash_gguf_set_array(w, k ? "ashlar.tokenizer.rstrip" : "ashlar.tokenizer.lstrip", ASH_GV_I32, j->strip[k].p,
-                                       j->strip[k].n / sizeof(int32_t), err));
+    for (size_t k = 0; k < ASH_ARRAY_LEN(k_how); k++) {
+        char key[64];
+        const int32_t *id = (const int32_t *)(const void *)j->how[k].p;
+        uint64_t n = j->how[k].n / sizeof *id;
+        if (!ash_buf_ok(&j->how[k])) return oom(err);
+        while (n && id[n - 1] >= v->n) n--; /* beyond the table, left out by pad */
+        snprintf(key, sizeof key, "ashlar.tokenizer.%s", k_how[k]);
+        if (n) ASH_TRY(ash_gguf_set_array(w, key, ASH_GV_I32, id, n, err));
     }
     return ASH_OK;
 }
@@ -650,8 +655,7 @@ done:
     json_decref(j.special);
     json_decref(j.added);
     ash_map_close(&j.spm);
-    ash_buf_free(&j.strip[0]);
-    ash_buf_free(&j.strip[1]);
+    for (size_t k = 0; k < ASH_ARRAY_LEN(k_how); k++) ash_buf_free(&j.how[k]);
     ash_free(j.v.text);
     ash_free(j.v.type);
     ash_free(j.v.score);

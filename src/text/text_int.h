@@ -25,8 +25,11 @@ typedef struct { uint64_t key; uint32_t rank; int32_t id; } ash_merge_slot; /* k
 
 typedef struct { uint32_t key; int32_t id; } ash_pair2; /* id -1: nothing */
 
-/* Special tokens in byte order of their text; `first` tells which bytes can begin one. */
-typedef struct { int32_t *id; uint32_t n; bool first[256]; } ash_specials;
+/* Special tokens in byte order of the text they are found by (borrowed); `first` tells which bytes can begin one. */
+typedef struct { int32_t *id; ash_str *text; uint32_t n; bool first[256]; } ash_specials;
+/* How a special token is found: white space before it, after it goes with it; only between characters that are no word's; in the
+ * normalised text of what the others leave. */
+enum { ASH_SPECIAL_LSTRIP = 1, ASH_SPECIAL_RSTRIP = 2, ASH_SPECIAL_WORD = 4, ASH_SPECIAL_NORMAL = 8 };
 
 /* One pre-tokenizer: name in tokenizer.ggml.pre, patterns, and what comes with it. Each pattern splits what
  * the one before it left; what it does not match is a piece, too. */
@@ -61,7 +64,8 @@ struct ash_vocab {
     uint8_t *joins;    /* not BPE: bit b1 * 256 + b2: some token has these bytes side by side */
     int32_t byte_id[256]; /* token of one byte, or -1 */
     int32_t char_id[128]; /* not BPE: token of one ASCII character, or -1 */
-    ash_specials user, all;
+    ash_specials specials[2][2];   /* [CONTROL and UNKNOWN, too][in normalised text] */
+    ash_buf special_text;          /* normalised texts of the latter */
     int32_t bos, eos, unk;
     int32_t eog[64];
     int n_eog;
@@ -74,7 +78,7 @@ struct ash_vocab {
     float *score, unk_score;       /* UGM: [n]; of a character that is no token */
     bool squeeze;                  /* UGM: runs of spaces become one, none at the ends */
     ash_str charsmap;              /* UGM: SentencePiece's compiled normalisation, borrowed from the gguf */
-    uint8_t *strip;                /* [n] or NULL: 1: white space before the special token goes with it, 2: after it */
+    uint8_t *how;                  /* [n] ASH_SPECIAL_*, or NULL: 0 for all */
     struct ash_vocab_lazy *lazy; /* merge_int.h */
 };
 
@@ -153,10 +157,24 @@ static inline bool ash_merge_find(const ash_vocab *v, int32_t a, int32_t b, uint
 }
 /* Build slots, merges, ranks, specials from text and type. */
 ash_status ash_vocab_index(ash_vocab *v, const ash_gguf *g, ash_error *err);
-/* Longest special token at p (at most n bytes), or -1; *len gets its length. */
-int32_t ash_special_at(const ash_vocab *v, const ash_specials *s, const char *p, size_t n, size_t *len);
 /* Byte <-> character of the byte-level alphabet of GPT-2. -1: not in it. */
 int ash_byte_of_char(uint32_t cp);
+
+/* ---- special tokens (special.c) ---- */
+ash_status ash_specials_how(ash_vocab *v, const ash_gguf *g, ash_error *err); /* v->how; before ash_vocab_index */
+ash_status ash_specials_load(ash_vocab *v, ash_error *err);                 /* the sets */
+void ash_specials_free(ash_vocab *v);
+/* Longest special token at p (at most n bytes), or -1; *len gets its length. */
+int32_t ash_special_at(const ash_specials *s, const char *p, size_t n, size_t *len);
+/* First special token in t[0..n) that begins at *from or later: its id and where it stands, white space that goes with it included but
+ * nothing before `at`, where the one before ended; -1: none. *from moves behind its own text: white space that went with it may still
+ * begin another, as in the library this follows. */
+int32_t ash_special_next(const ash_vocab *v, const ash_specials *s, const char *t, size_t n, size_t at, size_t *from, size_t *begin, size_t *end);
+/* The text as the model's tokenizer normalises it before it looks for those of ASH_SPECIAL_NORMAL; appended to out. SPM, CPE: U+2581 for
+ * spaces, and in front where the model wants one. */
+ash_status ash_text_normal(const ash_vocab *v, const char *t, size_t n, ash_buf *out, ash_error *err);
+/* wordpiece.c: BERT's part of it. */
+ash_status ash_bert_normal(const ash_vocab *v, const char *t, size_t n, ash_buf *out, ash_error *err);
 
 /* ---- pre-tokenizers (pretok.c) ---- */
 const ash_pretok *ash_pretok_find(ash_str name); /* NULL: unknown */

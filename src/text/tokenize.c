@@ -7,6 +7,9 @@ typedef struct {
     ash_merger *m;
     ash_tokvec out;
     ash_buf buf; /* text after NFC, or with U+2581 as spaces */
+    ash_buf normal; /* text in which tokens are looked for that want it normalised */
+    bool prefixed; /* SPM: what comes has its space in front */
+    bool special; /* CONTROL and UNKNOWN tokens, too */
     pcre2_general_context *gc;
     pcre2_match_context *mc;
     pcre2_match_data *md;
@@ -113,7 +116,7 @@ static ash_status bpe_fragment(job *j, const char *t, size_t n, ash_error *err) 
 static ash_status spm_fragment(job *j, const char *t, size_t n, ash_error *err) {
     const ash_vocab *v = j->v;
     ash_buf_reset(&j->buf);
-    if (v->add_space_prefix) ash_buf_addc(&j->buf, ' ');
+    if (v->add_space_prefix && !j->prefixed) ash_buf_addc(&j->buf, ' ');
     for (size_t at = 0; at < n;) { /* a U+2581 in the text is a space to these models */
         const char *q = t + at, *hit = NULL;
         while ((q = memchr(q, 0xe2, n - (size_t)(q - t))) != NULL) {
@@ -146,18 +149,6 @@ static ash_status spm_fragment(job *j, const char *t, size_t n, ash_error *err) 
 }
 
 /* ---- all of it ---- */
-/* Length of the white space at the start, or at the end, of p[0..n); 0: none. */
-static size_t space_after(const char *p, size_t n) {
-    uint32_t cp;
-    int k = ash_utf8_next(p, p + n, &cp);
-    return k > 0 && ash_is_space(cp) ? (size_t)k : 0;
-}
-static size_t space_before(const char *p, size_t n) {
-    size_t k = 1;
-    while (k < 3 && k < n && ((uint8_t)p[n - k] & 0xc0) == 0x80) k++;
-    return space_after(p + n - k, k) == k ? k : 0;
-}
-
 static ash_status fragment(job *j, const char *t, size_t n, ash_error *err) {
     switch (j->v->kind) {
     case ASH_VK_BPE: return bpe_fragment(j, t, n, err);
@@ -167,6 +158,31 @@ static ash_status fragment(job *j, const char *t, size_t n, ash_error *err) {
     }
 }
 
+/* The set's tokens out of t[0..n); what is between them goes to `rest`. */
+static ash_status split(job *j, const ash_specials *s, const char *t, size_t n, ash_status (*rest)(job *, const char *, size_t, ash_error *), ash_error *err) {
+    for (size_t at = 0, from = 0; from < n;) {
+        size_t begin = n, end = n;
+        const int32_t id = ash_special_next(j->v, s, t, n, at, &from, &begin, &end);
+        if (id < 0) from = n;
+        if (begin > at) ASH_TRY(rest(j, t + at, begin - at, err));
+        if (id >= 0) ash_tokvec_add(&j->out, id);
+        at = end;
+    }
+    return ASH_OK;
+}
+
+/* Tokens that are found in normalised text. */
+static ash_status normal_fragment(job *j, const char *t, size_t n, ash_error *err) {
+    const ash_specials *s = &j->v->specials[j->special][1];
+    if (s->n == 0) return fragment(j, t, n, err);
+    ash_buf_reset(&j->normal);
+    ASH_TRY(ash_text_normal(j->v, t, n, &j->normal, err));
+    j->prefixed = true;
+    ash_status st = split(j, s, j->normal.p, j->normal.n, fragment, err);
+    j->prefixed = false;
+    return st;
+}
+
 ash_status ash_tokenize(const ash_vocab *v, const char *text, size_t n, unsigned flags, ash_token **out, size_t *n_out, ash_error *err) {
     *out = NULL;
     *n_out = 0;
@@ -174,31 +190,14 @@ ash_status ash_tokenize(const ash_vocab *v, const char *text, size_t n, unsigned
         return ash_fail(err, ASH_E_USAGE, "unknown flag %#x for tokenizing", flags);
     if (n > INT32_MAX - 16) return ash_fail(err, ASH_E_LIMIT, "text of %llu bytes is longer than 2 GiB", (unsigned long long)n);
     ash_status st = ASH_OK;
-    job j = {.v = v};
-    const ash_specials *sp = flags & ASH_TOKENIZE_SPECIAL ? &v->all : &v->user;
+    job j = {.v = v, .special = (flags & ASH_TOKENIZE_SPECIAL) != 0};
     j.m = ash_merger_new(v);
     if (!j.m || !ash_tokvec_grow(&j.out, n / 4 + 16)) {
         st = ash_fail(err, ASH_E_NOMEM, "out of memory while tokenizing");
         goto done;
     }
     if ((flags & ASH_TOKENIZE_BOS) && v->add_bos && v->bos >= 0) ash_tokvec_add(&j.out, v->bos);
-    for (size_t at = 0; at < n;) {
-        size_t hit = at, len = 0;
-        int32_t id = -1;
-        if (sp->n == 0) hit = n;
-        for (; hit < n; hit++) {
-            while (hit < n && !sp->first[(uint8_t)text[hit]]) hit++;
-            if (hit < n && (id = ash_special_at(v, sp, text + hit, n - hit, &len)) >= 0) break;
-        }
-        if (hit > n) hit = n;
-        size_t end = hit;
-        while (id >= 0 && v->strip && v->strip[id] & 1 && end > at && space_before(text + at, end - at))
-            end -= space_before(text + at, end - at);
-        if (end > at) ASH_TRY_GOTO(fragment(&j, text + at, end - at, err), done);
-        if (id >= 0) ash_tokvec_add(&j.out, id);
-        at = hit + len;
-        while (id >= 0 && v->strip && v->strip[id] & 2 && at < n && space_after(text + at, n - at)) at += space_after(text + at, n - at);
-    }
+    ASH_TRY_GOTO(split(&j, &v->specials[j.special][0], text, n, normal_fragment, err), done);
     if ((flags & ASH_TOKENIZE_EOS) && v->add_eos && v->eos >= 0) ash_tokvec_add(&j.out, v->eos);
     if (j.out.oom) {
         st = ash_fail(err, ASH_E_NOMEM, "out of memory while tokenizing");
@@ -211,6 +210,7 @@ done:
     ash_free(j.out.p);
     ash_merger_free(j.m);
     ash_buf_free(&j.buf);
+    ash_buf_free(&j.normal);
     pcre2_jit_stack_free(j.js);
     pcre2_match_data_free(j.md);
     pcre2_match_context_free(j.mc);

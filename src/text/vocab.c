@@ -94,34 +94,6 @@ static ash_status load_charsmap(ash_vocab *v, const ash_gguf *g, ash_error *err)
     return ASH_OK;
 }
 
-/* White space that goes with a special token: two keys of our own, arrays of token ids. GGUF has none for it;
- * Phi-3's tokenizer, of which files without them abound, strips after all of its special tokens but these. */
-static ash_status load_strip(ash_vocab *v, const ash_gguf *g, ash_error *err) {
-    static const char *const keys[] = {"ashlar.tokenizer.lstrip", "ashlar.tokenizer.rstrip"};
-    ash_str arch;
-    for (int k = 0; k < 2; k++) {
-        const ash_gguf_kv *kv = ash_gguf_find(g, keys[k]);
-        if (!kv) continue;
-        if (kv->type != ASH_GV_ARRAY) return ash_fail(err, ASH_E_FORMAT, "key %s is not an array of token ids", keys[k]);
-        if (!v->strip) v->strip = ash_calloc((size_t)v->n, 1);
-        if (!v->strip) return ash_fail(err, ASH_E_NOMEM, "out of memory for special tokens");
-        for (uint64_t i = 0; i < kv->n; i++) {
-            int64_t id;
-            if (!ash_gguf_array_i64(kv, i, &id) || id < 0 || id >= v->n)
-                return ash_fail(err, ASH_E_FORMAT, "key %s, entry %llu: not a token of the vocabulary", keys[k], (unsigned long long)i);
-            v->strip[id] |= (uint8_t)(1 << k);
-        }
-    }
-    if (v->strip || v->kind != ASH_VK_SPM || !ash_gguf_get_str(g, "general.architecture", &arch) || !str_is(arch, "phi3")) return ASH_OK;
-    v->strip = ash_calloc((size_t)v->n, 1);
-    if (!v->strip) return ash_fail(err, ASH_E_NOMEM, "out of memory for special tokens");
-    for (uint32_t i = 0; i < v->all.n; i++) {
-        ash_str t = v->text[v->all.id[i]];
-        if (!str_is(t, "<unk>") && !str_is(t, "<s>") && !str_is(t, "<|endoftext|>")) v->strip[v->all.id[i]] = 2;
-    }
-    return ASH_OK;
-}
-
 ash_status ash_vocab_load(ash_vocab **out, const ash_gguf *g, ash_error *err) {
     *out = NULL;
     ash_status st = ASH_OK;
@@ -179,10 +151,11 @@ ash_status ash_vocab_load(ash_vocab **out, const ash_gguf *g, ash_error *err) {
     ASH_TRY_GOTO(id_key(v, g, "tokenizer.ggml.eot_token_id", &eot, err), fail);
     ASH_TRY_GOTO(id_key(v, g, "tokenizer.ggml.eom_token_id", &eom, err), fail);
     ASH_TRY_GOTO(id_key(v, g, "tokenizer.ggml.unknown_token_id", &v->unk, err), fail);
+    ASH_TRY_GOTO(ash_specials_how(v, g, err), fail);
     ASH_TRY_GOTO(ash_vocab_index(v, g, err), fail);
     ASH_TRY_GOTO(ash_vocab_lazy_new(v, err), fail);
     if (v->kind == ASH_VK_BPE) ASH_TRY_GOTO(ash_pretok_compile(v, err), fail);
-    ASH_TRY_GOTO(load_strip(v, g, err), fail);
+    ASH_TRY_GOTO(ash_specials_load(v, err), fail);
     find_eog(v, eot, eom);
     *out = v;
     return ASH_OK;
@@ -195,7 +168,7 @@ void ash_vocab_free(ash_vocab *v) {
     if (!v) return;
     for (int i = 0; i < v->n_re; i++) pcre2_code_free(v->re[i]);
     ash_free(v->score);
-    ash_free(v->strip);
+    ash_specials_free(v);
     ash_vocab_lazy_free(v);
     ash_free(v->text);
     ash_free(v->type);
@@ -207,8 +180,6 @@ void ash_vocab_free(ash_vocab *v) {
     ash_free(v->rank);
     ash_free(v->pair2);
     ash_free(v->joins);
-    ash_free(v->user.id);
-    ash_free(v->all.id);
     ash_free(v);
 }
 

@@ -284,7 +284,7 @@ static ash_status build_pairs(ash_vocab *v, ash_error *err) {
     for (int i = 0; i < 128 * 128; i++) v->pair2[i] = (ash_pair2){0, -1};
     memset(v->char_id, 0xff, sizeof v->char_id);
     for (uint32_t i = 0; chars && i <= v->slot_mask; i++) {
-        if (v->slots[i].id < 0) continue;
+        if (v->slots[i].id < 0 || !(v->slots[i].len_rank >> 24)) continue;
         ash_str r = raw_str(v, v->slots[i].id);
         const uint8_t *p = (const uint8_t *)r.p;
         for (size_t k = 1; k < r.n; k++) {
@@ -303,85 +303,15 @@ static ash_status build_pairs(ash_vocab *v, ash_error *err) {
     return ASH_OK;
 }
 
-/* ---- special tokens ---- */
-/* qsort has no context argument; the text travels with the id. */
-typedef struct {
-    ash_str s;
-    int32_t id;
-} named;
-static int cmp_named(const void *pa, const void *pb) {
-    const named *a = pa, *b = pb;
-    int c = memcmp(a->s.p, b->s.p, ASH_MIN(a->s.n, b->s.n));
-    if (c) return c;
-    if (a->s.n != b->s.n) return a->s.n < b->s.n ? -1 : 1;
-    return (a->id > b->id) - (a->id < b->id);
-}
-
-static ash_status build_specials(ash_vocab *v, ash_specials *s, bool all, ash_error *err) {
-    uint32_t n = 0;
-    ash_status st = ASH_OK;
-#define WANTED(i) \
-    (v->text[i].n && (v->type[i] == ASH_TOK_USER_DEFINED || (all && (v->type[i] == ASH_TOK_CONTROL || v->type[i] == ASH_TOK_UNKNOWN))))
-    for (int32_t i = 0; i < v->n; i++) n += WANTED(i);
-    named *t = ash_alloc(n * sizeof *t);
-    s->id = ash_alloc(n * sizeof *s->id);
-    if (!t || !s->id) {
-        st = ash_fail(err, ASH_E_NOMEM, "out of memory for special tokens");
-        goto done;
-    }
-    n = 0;
-    for (int32_t i = 0; i < v->n; i++)
-        if (WANTED(i)) t[n++] = (named){v->text[i], i};
-#undef WANTED
-    qsort(t, n, sizeof *t, cmp_named);
-    for (uint32_t i = 0; i < n; i++) {
-        s->id[i] = t[i].id;
-        s->first[(uint8_t)t[i].s.p[0]] = true;
-    }
-    s->n = n;
-done:
-    ash_free(t);
-    return st;
-}
-
-int32_t ash_special_at(const ash_vocab *v, const ash_specials *s, const char *p, size_t n, size_t *len) {
-    if (n == 0 || !s->first[(uint8_t)p[0]]) return -1;
-    uint32_t lo = 0, hi = s->n; /* specials that agree with p in their first k bytes */
-    int32_t best = -1;
-    for (size_t k = 0; k < n && lo < hi; k++) {
-        int c = (uint8_t)p[k];
-        uint32_t a = lo, b = hi; /* first one whose byte k is >= c; those that end at k sort before all */
-        while (a < b) {
-            uint32_t m = a + (b - a) / 2;
-            ash_str t = v->text[s->id[m]];
-            if (t.n <= k || (uint8_t)t.p[k] < c)
-                a = m + 1;
-            else
-                b = m;
-        }
-        lo = a;
-        b = hi;
-        while (a < b) { /* first one whose byte k is > c */
-            uint32_t m = a + (b - a) / 2;
-            if ((uint8_t)v->text[s->id[m]].p[k] <= c)
-                a = m + 1;
-            else
-                b = m;
-        }
-        hi = a;
-        if (lo < hi && v->text[s->id[lo]].n == k + 1) {
-            best = s->id[lo];
-            *len = k + 1;
-        }
-    }
-    return best;
-}
-
 ash_token ash_vocab_find(const ash_vocab *v, const char *text, size_t n) {
     size_t len = 0;
-    int32_t t = ash_special_at(v, &v->all, text, n, &len);
-    if (t >= 0 && len == n) return t;
     if (n == 0) return -1;
+    int32_t t = ash_special_at(&v->specials[1][0], text, n, &len);
+    if (t >= 0 && len == n) return t;
+    for (uint32_t i = 0; i < v->specials[1][1].n; i++) { /* few, and here as they are stored */
+        t = v->specials[1][1].id[i];
+        if (v->text[t].n == n && memcmp(v->text[t].p, text, n) == 0) return t;
+    }
     char small[256], *raw = n <= sizeof small ? small : ash_alloc(n);
     if (!raw) return -1;
     t = ash_vocab_raw_find(v, raw, raw_of(v, text, n, false, raw));
@@ -392,17 +322,28 @@ ash_token ash_vocab_find(const ash_vocab *v, const char *text, size_t n) {
     return t >= 0 && v->text[t].n == n && memcmp(v->text[t].p, text, n) == 0 ? t : -1;
 }
 
+/* Added tokens that the text may hold without being found there (they want to be words of their own, or a space in front, or are BERT's, which are
+ * looked for before the text is normalised) are no pieces of the model: lookups pass over their places (length 0). Merges may still make them. */
+static void unlist_added(ash_vocab *v) {
+    for (uint32_t i = 0; i <= v->slot_mask; i++) {
+        ash_raw_slot *s = &v->slots[i];
+        if (s->id < 0 || v->type[s->id] != ASH_TOK_USER_DEFINED) continue;
+        const bool choosy = v->how && v->how[s->id] & (ASH_SPECIAL_WORD | ASH_SPECIAL_NORMAL);
+        if (choosy || (v->kind == ASH_VK_WPM && v->raw[v->raw_off[s->id]] != ' ')) s->key = UINT64_MAX, s->len_rank = 0;
+    }
+}
+
 ash_status ash_vocab_index(ash_vocab *v, const ash_gguf *g, ash_error *err) {
     ASH_TRY(build_raw(v, err));
     if (v->kind == ASH_VK_BPE || v->kind == ASH_VK_CPE) ASH_TRY(build_merges(v, g, err));
     if (v->kind == ASH_VK_SPM) ASH_TRY(build_ranks(v, g, err));
+    unlist_added(v);
     for (uint32_t i = 0; v->rank && i <= v->slot_mask; i++)
-        if (v->slots[i].id >= 0) v->slots[i].len_rank |= v->rank[v->slots[i].id];
+        if (v->slots[i].id >= 0 && v->slots[i].len_rank >> 24) v->slots[i].len_rank |= v->rank[v->slots[i].id];
     if (v->kind == ASH_VK_UGM) ASH_TRY(build_scores(v, g, err));
     ASH_TRY(build_maybe(v, err));
     ASH_TRY(build_pairs(v, err));
-    ASH_TRY(build_specials(v, &v->user, false, err));
     ash_free(v->rank); /* the slots have them */
     v->rank = NULL;
-    return build_specials(v, &v->all, true, err);
+    return ASH_OK;
 }

@@ -82,36 +82,60 @@ static void put(splitter *s, uint32_t c) {
     if (alone) end_word(s);
 }
 
+enum { MOST = 32 };
+
+/* Next character of t and what the normaliser makes of it: *m characters, each ideograph between two spaces. */
+static ash_status next_normal(const ash_vocab *v, const char **t, const char *end, uint32_t out[2 * MOST + 2], int *m, ash_error *err) {
+    uint32_t c = 0xfffd;
+    int k = ash_utf8_next(*t, end, &c), n = 0;
+    *t += k ? k : 1;
+    *m = 0;
+    if (c == 0 || c == 0xfffd || is_control(c)) return ASH_OK;
+    const bool cjk = is_cjk(c);
+    if (cjk) out[n++] = ' ';
+    utf8proc_int32_t d[MOST];
+    utf8proc_ssize_t parts = 1;
+    d[0] = (utf8proc_int32_t)c;
+    if (v->strip_accents && c >= 128) {
+        int bc = 0;
+        parts = utf8proc_decompose_char((utf8proc_int32_t)c, d, MOST, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE, &bc);
+        if (parts < 0 || parts > MOST) return ash_fail(err, ASH_E_INTERNAL, "character U+%04X has no decomposition", (unsigned)c);
+    }
+    for (utf8proc_ssize_t i = 0; i < parts; i++) {
+        const uint32_t x = (uint32_t)d[i];
+        if (v->strip_accents && utf8proc_category(d[i]) == UTF8PROC_CATEGORY_MN) continue;
+        if (v->lowercase && x == 0x130) { /* the one small letter that is two characters */
+            out[n++] = 'i';
+            out[n++] = 0x307;
+        } else
+            out[n++] = ash_is_space(x) ? ' ' : v->lowercase ? (uint32_t)utf8proc_tolower((utf8proc_int32_t)x) : x;
+    }
+    if (cjk) out[n++] = ' ';
+    *m = n;
+    return ASH_OK;
+}
+
+ash_status ash_bert_normal(const ash_vocab *v, const char *t, size_t n, ash_buf *out, ash_error *err) {
+    uint32_t c[2 * MOST + 2];
+    char b[4];
+    int m;
+    for (const char *end = t + n; t < end;) {
+        ASH_TRY(next_normal(v, &t, end, c, &m, err));
+        for (int i = 0; i < m; i++) ash_buf_add(out, b, (size_t)ash_utf8_put(c[i], b));
+    }
+    return ash_buf_ok(out) ? ASH_OK : ash_fail(err, ASH_E_NOMEM, "out of memory while tokenizing");
+}
+
 ash_status ash_wordpiece(const ash_vocab *v, const char *t, size_t n, ash_buf *buf, ash_tokvec *out, ash_error *err) {
     splitter s = {v, buf, 0, out};
     const char *end = t + n;
+    uint32_t c[2 * MOST + 2];
+    int m;
     ash_buf_reset(buf);
     ash_buf_addc(buf, ' ');
     while (t < end) {
-        uint32_t c = 0xfffd;
-        int k = ash_utf8_next(t, end, &c);
-        t += k ? k : 1;
-        if (c == 0 || c == 0xfffd || is_control(c)) continue;
-        bool cjk = is_cjk(c);
-        if (cjk) end_word(&s);
-        utf8proc_int32_t d[32];
-        utf8proc_ssize_t m = 1;
-        d[0] = (utf8proc_int32_t)c;
-        if (v->strip_accents && c >= 128) {
-            int bc = 0;
-            m = utf8proc_decompose_char((utf8proc_int32_t)c, d, 32, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE, &bc);
-            if (m < 0 || m > 32) return ash_fail(err, ASH_E_INTERNAL, "character U+%04X has no decomposition", (unsigned)c);
-        }
-        for (utf8proc_ssize_t i = 0; i < m; i++) {
-            uint32_t x = (uint32_t)d[i];
-            if (v->strip_accents && utf8proc_category(d[i]) == UTF8PROC_CATEGORY_MN) continue;
-            if (v->lowercase && x == 0x130) { /* the one small letter that is two characters */
-                put(&s, 'i');
-                put(&s, 0x307);
-            } else
-                put(&s, v->lowercase ? (uint32_t)utf8proc_tolower((utf8proc_int32_t)x) : x);
-        }
-        if (cjk) end_word(&s);
+        ASH_TRY(next_normal(v, &t, end, c, &m, err));
+        for (int i = 0; i < m; i++) put(&s, c[i]);
     }
     end_word(&s);
     if (!ash_buf_ok(buf) || out->oom) return ash_fail(err, ASH_E_NOMEM, "out of memory while tokenizing");

@@ -324,7 +324,7 @@ static ash_status try_size(void *ctx, uint64_t budget, fit_meas *m, ash_error *e
 static ash_status run(fit *f, ash_error *err) {
     ASH_TRY(fit_prepare(f, err));
     double t0 = ash_now();
-    if (f->o->budget == ASH_BUDGET_KLD) ASH_TRY(fit_search(f, f->o->amount, try_size, f, &f->budget, err));
+    if (f->o->budget == ASH_BUDGET_KLD) ASH_TRY(fit_search(f, f->o->amount, NULL, 0, try_size, f, &f->budget, err));
     ASH_TRY(fit_refine(f, err));
     f->t_stage[FIT_T_PLAN] += ash_now() - t0;
     return fit_prove(f, err);

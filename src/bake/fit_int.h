@@ -83,9 +83,10 @@ ash_status fit_prepare(fit *f, ash_error *err);
 void fit_close(fit *f);
 /* fit_size.c: one finished file at one size, measured on the test text. method: what the plan minimises. The row's key is all it depends on. keep: path stays. */
 ash_status fit_at(fit *f, uint64_t budget, ash_plan_method method, const char *path, bool keep, fit_meas *m, bool *reused, ash_error *err);
-/* The smallest budget whose file measures at or below kld. each: every file made on the way; may be NULL. ASH_E_LIMIT when no file does. */
+/* The smallest budget whose file measures at or below kld; `make` makes each of those tried. known: what was measured before. ASH_E_LIMIT when no file does. */
+typedef struct { uint64_t budget; double kld; } fit_known;
 typedef ash_status (*fit_each)(void *ctx, uint64_t budget, fit_meas *m, ash_error *err);
-ash_status fit_search(fit *f, double kld, fit_each make, void *ctx, uint64_t *budget, ash_error *err);
+ash_status fit_search(fit *f, double kld, const fit_known *known, size_t n_known, fit_each make, void *ctx, uint64_t *budget, ash_error *err);
 /* Bytes between which plans can differ. */
 ash_status fit_range(const fit *f, uint64_t *least, uint64_t *most, ash_error *err);
 /* fit_state.c */

@@ -81,54 +81,64 @@ static uint64_t predicted_size(const fit *f, double damage, uint64_t lo, uint64_
     return hi;
 }
 
-ash_status fit_search(fit *f, double kld, fit_each make, void *ctx, uint64_t *budget, ash_error *err) {
+/* What is known of the target: the largest size above it, the smallest at or below, and log KLD there (NAN: not measured). */
+typedef struct {
+    uint64_t bad, good;
+    double y_bad, y_good;
+} bracket;
+
+static void learn_size(bracket *b, uint64_t size, double kld, double target) {
+    const double y = log(ASH_MAX(kld, 1e-3 * target));
+    if (kld <= target) {
+        if (!b->good || size < b->good) b->good = size, b->y_good = y;
+    } else if (size > b->bad) {
+        b->bad = size, b->y_bad = y;
+    }
+    if (b->good && b->bad >= b->good) b->bad = b->good - 1, b->y_bad = NAN; /* a larger file that is worse says nothing here */
+}
+
+/* log KLD is nearly a line over the bytes; the aim is a little below the target, and never outside what is known. From one point alone: a bit more per weight
+ * changes the divergence by about a factor of four. */
+static uint64_t next_size(const bracket *b, double aim, double weights) {
+    if (isfinite(b->y_bad) && isfinite(b->y_good) && b->y_bad > b->y_good) {
+        const double t = fmin(fmax((aim - b->y_good) / (b->y_bad - b->y_good), 0.05), 0.95);
+        return b->good - (uint64_t)(t * (double)(b->good - b->bad));
+    }
+    const double at = (double)(b->good ? b->good : b->bad), y = b->good ? b->y_good : b->y_bad;
+    const double by = (y - aim) / 1.4 * weights / 8 * (b->good ? 1 : 1.15);
+    const uint64_t next = (uint64_t)(at + fmin(fmax(by, -0.3 * at), 0.3 * at));
+    return b->good ? ASH_MAX(next, b->bad + 1) : next;
+}
+
+ash_status fit_search(fit *f, double kld, const fit_known *known, size_t n_known, fit_each make, void *ctx, uint64_t *budget, ash_error *err) {
     uint64_t least, most;
     ASH_TRY(fit_range(f, &least, &most, err));
     const ash_planner *p = f->pl[0] ? f->pl[0] : f->pl[1];
     int *choice = ash_alloc(ash_planner_n_units(p) * sizeof *choice);
     if (!choice) return ash_fail(err, ASH_E_NOMEM, "out of memory while looking for a size");
     ash_status st = ASH_OK;
-    uint64_t bad = least - 1, good = 0; /* largest size above kld, smallest at or below */
-    double y_bad = NAN, y_good = NAN;   /* log KLD there */
-    uint64_t next =
-        predicted_size(f, fit_compensates(f) ? kld / 0.72 : kld, least, most, choice); /* rounding with moments takes about that off */
+    bracket b = {least - 1, 0, NAN, NAN};
+    double weights = 0;
+    for (size_t u = 0; u < p->n; u++) weights += (double)p->u[u].pub.n_weights;
+    for (size_t i = 0; i < n_known; i++) learn_size(&b, known[i].budget, known[i].kld, kld);
+    const double aim = log(0.99 * kld);
     for (int step = 0; step < MAX_STEPS; step++) {
         fit_meas m;
+        if (b.good && (b.y_good >= log(0.98 * kld) || b.good - b.bad <= ASH_MAX(b.good / 400, 512))) break;
+        uint64_t next;
+        if (b.good || isfinite(b.y_bad)) next = next_size(&b, aim, weights);
+        else next = predicted_size(f, fit_compensates(f) ? kld / 0.72 : kld, least, most, choice); /* rounding with moments takes about that off */
         next = next < least ? least : next > most ? most : next;
+        if (next == b.good) break;
         ASH_TRY_GOTO(make(ctx, next, &m, err), done);
-        const double y = log(ASH_MAX(m.kld.v, 1e-3 * kld));
-        if (m.kld.v <= kld)
-            good = next, y_good = y;
-        else
-            bad = next, y_bad = y;
-        if (good && (m.kld.v <= kld) && m.kld.v >= 0.98 * kld) break;
-        if (good && (good - bad <= ASH_MAX(good / 400, 512) || good == least)) break;
-        if (!good && bad >= most) {
-            st = ash_fail(err, ASH_E_LIMIT, "no file of this model measures at or below %g nats: the largest, of %.1f MB, has %.4g", kld,
-                          (double)most / 1e6, m.kld.v);
+        learn_size(&b, next, m.kld.v, kld);
+        if (!b.good && next >= most) {
+            st = ash_fail(err, ASH_E_LIMIT, "no file of this model measures at or below %g nats: the largest, of %.1f MB, has %.4g", kld, (double)most / 1e6, m.kld.v);
             goto done;
         }
-        /* log KLD is nearly a line over the bytes; aim a little below the target, and never outside what is known */
-        const double aim = log(0.99 * kld);
-        if (isfinite(y_bad) && isfinite(y_good) && y_bad > y_good) {
-            double t = (aim - y_good) / (y_bad - y_good);
-            t = fmin(fmax(t, 0.05), 0.95);
-            next = good - (uint64_t)(t * (double)(good - bad));
-        } else { /* a bit changes the divergence by about a factor of four: e^(1.4 per bit) */
-            double w = 0;
-            for (size_t u = 0; u < p->n; u++) w += (double)p->u[u].pub.n_weights;
-            double by = (y - aim) / 1.4 * w / 8 * (good ? 1 : 1.15);
-            by = fmin(fmax(by, -0.3 * (double)next), 0.3 * (double)next);
-            uint64_t was = next;
-            next = (uint64_t)((double)next + by);
-            if (next <= least) next = least;
-            if (next == was) break;
-        }
     }
-    if (good)
-        *budget = good;
-    else
-        st = ash_fail(err, ASH_E_LIMIT, "no file that measures at or below %g nats was found in %d steps", kld, MAX_STEPS);
+    if (b.good) *budget = b.good;
+    else st = ash_fail(err, ASH_E_LIMIT, "no file that measures at or below %g nats was found in %d steps", kld, MAX_STEPS);
 done:
     ash_free(choice);
     return st;

@@ -146,7 +146,11 @@ static ash_status run(front *t, ash_error *err) {
     }
     if (o->kld > 0) {
         uint64_t budget;
-        ASH_TRY_GOTO(fit_search(f, o->kld, search_step, t, &budget, err), done);
+        fit_known known[256];
+        size_t n_known = 0;
+        for (size_t i = 0; i < t->r->n && n_known < ASH_ARRAY_LEN(known); i++)
+            if (t->r->rows[i].kind == ASH_RF_FIT) known[n_known++] = (fit_known){t->r->rows[i].budget, t->r->rows[i].kld.v};
+        ASH_TRY_GOTO(fit_search(f, o->kld, known, n_known, search_step, t, &budget, err), done);
         for (size_t i = 0; i < t->r->n; i++)
             if (t->r->rows[i].kind == ASH_RF_FIT && t->r->rows[i].kld.v <= o->kld &&
                 (t->r->smallest == SIZE_MAX || t->r->rows[i].bytes < t->r->rows[t->r->smallest].bytes))

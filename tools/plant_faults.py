@@ -119,7 +119,10 @@ class Gguf:
         return self.pick(rng, lambda t: t.name.startswith("blk.") and len(t.dims) >= 2 and t.n_rows >= 8 and t.dims[0] >= 32 and ok(t), "no matrix")
 
     def n_layer(self):
-        return 1 + max([int(t.name.split(".")[1]) for t in self.tensors if t.name.startswith("blk.")], default=-1)
+        n = 1 + max([int(t.name.split(".")[1]) for t in self.tensors if t.name.startswith("blk.")], default=-1)
+        if n < 2:
+            raise No("fewer than two layers")
+        return n
 
     def key(self, leaf):
         k = self.arch() + "." + leaf
@@ -216,6 +219,11 @@ class Raw(Exception):
     """The file's bytes instead of a changed model: (bytes, sentence)."""
 
 
+def some(g):
+    if len(g.tensors) < 2:
+        raise No("no tensors")
+
+
 def bits(x):
     return struct.unpack("<I", struct.pack("<f", x))[0]
 
@@ -223,6 +231,7 @@ def bits(x):
 # ---- the container ----
 @kind("the file is cut inside of the tensor data")
 def cut_data(g, rng):
+    some(g)
     n = len(g.raw)
     at = rng.randrange(g.start + 1, n)
     raise Raw(g.raw[:at], "cut at byte %d of %d" % (at, n))
@@ -230,6 +239,7 @@ def cut_data(g, rng):
 
 @kind("the last bytes are missing")
 def cut_last(g, rng):
+    some(g)
     whole = g.whole()
     last = g.at[-1] + len(g.tensors[-1].data)
     k = rng.choice([1, 2, 7, 16, 64])
@@ -254,13 +264,14 @@ def wrong_count(g, rng):
     b = bytearray(g.raw)
     at = rng.choice([8, 16])
     n, = struct.unpack_from("<Q", b, at)
-    v = rng.choice([n + 1, n - 1, n + 1000, 1 << 60])
+    v = rng.choice([n + 1, max(0, n - 1) if n else 2, n + 1000, 1 << 60])
     struct.pack_into("<Q", b, at, v)
     raise Raw(b, "count at %d: %d instead of %d" % (at, v, n))
 
 
 @kind("a tensor's offset points into another one")
 def overlap(g, rng):
+    some(g)
     b = g.whole()
     t = g.pick(rng, lambda t: t is not g.tensors[0])
     at = bytes(b).find(struct.pack("<Q", len(t.name)) + t.name.encode()) + 8 + len(t.name) + 4 + 8 * len(t.dims) + 4
@@ -279,6 +290,7 @@ def noise_header(g, rng):
 
 
 def split(g, rng):
+    some(g)
     half = rng.randrange(1, len(g.tensors))
     parts = []
     for i, ts in enumerate((g.tensors[:half], g.tensors[half:])):
@@ -540,8 +552,6 @@ def copied_tensor(g, rng):
 @kind("a whole layer is there twice")
 def copied_layer(g, rng):
     n = g.n_layer()
-    if n < 2:
-        raise No("one layer")
     a, b = rng.sample(range(n), 2)
     k = 0
     for t in g.tensors:
@@ -1056,8 +1066,6 @@ def rows_permuted(g, rng):
 @unseen("two neighbouring layers changed places: each is whole, and models bear it")
 def layers_swapped(g, rng):
     n = g.n_layer()
-    if n < 2:
-        raise No("one layer")
     i = rng.randrange(n - 1)
     for t in g.tensors:
         if t.name.startswith("blk.%d." % i):

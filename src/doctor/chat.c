@@ -113,9 +113,11 @@ ash_status ash_doc_chat(ash_doctor *d, const ash_vocab *v, ash_error *err) {
             ash_doc_say(d, ASH_DOC_TEMPLATE_TEXT, "tokenizer.chat_template", "what the assistant said is not printed");
         ends_by_template(d, v, text, n);
         turns(d, v, text, n);
-    } else if (st != ASH_E_NOMEM) { /* some refuse a talk that ends with an answer; none refuses a question */
+    } else if (st != ASH_E_NOMEM) { /* some refuse a talk that ends with an answer, or one without tools; none refuses both */
         in.messages = ask, in.add_generation_prompt = true;
         st = ash_tmpl_render_json(t, &in, &text, &n, &e);
+        in.tools = "[]";
+        if (st != ASH_OK && st != ASH_E_NOMEM) st = ash_tmpl_render_json(t, &in, &text, &n, &e);
         if (st == ASH_OK && !memmem(text, n, USER_SAYS, strlen(USER_SAYS)))
             ash_doc_say(d, ASH_DOC_TEMPLATE_TEXT, "tokenizer.chat_template", "what the user says is not printed");
         else if (st != ASH_OK && st != ASH_E_NOMEM)

@@ -15,8 +15,9 @@
 
 enum { LAYERS_LEAST = 6 };
 /* A mark counts where four layers of five have it SURE times as much as matrices of two layers have by chance; weights make marks alike.
- * Gains above the least are told; good files stay below two thirds of them (docs/doctor.md). */
-static const double LEAST = 0.05, SURE = 2.5, WEIGHT = 0.8, WEIGHT_MOST = 3, GAIN_LAYERS = 1, GAIN_WITHIN = 0.3, LOST = 0.3;
+ * The last one, the outputs, is much the same in all layers: it tells rows from columns (WITHIN a layer), not one layer from another. Gains
+ * above the least are told; good files stay at two thirds of them (docs/doctor.md). */
+static const double LEAST = 0.05, WITHIN = 0.6, SURE = 2.5, WEIGHT = 0.8, WEIGHT_MOST = 3, GAIN_LAYERS = 1, GAIN_WITHIN = 0.3, LOST = 0.3;
 
 /* A matrix by its normalised profiles: mean 0, length 1, so that a dot product is a correlation. */
 typedef struct {
@@ -35,7 +36,8 @@ static const struct {
                {ASH_W_K, ASH_W_V, COL, COL, "inputs of attn_k and attn_v"},
                {ASH_W_GATE, ASH_W_UP, COL, COL, "inputs of ffn_gate and ffn_up"},
                {ASH_W_UP, ASH_W_DOWN, ROW, COL, "hidden units of ffn_up and ffn_down"},
-               {ASH_W_V, ASH_W_O, HEADS, COL, "heads of attn_v and attn_output"}};
+               {ASH_W_V, ASH_W_O, HEADS, COL, "heads of attn_v and attn_output"},
+               {ASH_W_O, ASH_W_DOWN, ROW, ROW, "outputs of attn_output and ffn_down"}};
 enum { MARKS = ASH_ARRAY_LEN(k_marks) };
 
 typedef enum { LAYERS, ROLES, TRANSPOSE } change_kind;
@@ -48,10 +50,10 @@ typedef struct {
 typedef struct {
     ash_doctor *d;
     int n_layer;
-    slot *s;              /* n_layer x ASH_W_COUNT */
-    double *own;          /* n_layer x MARKS; NAN: cannot be had */
-    double weight[MARKS]; /* signed; 0: this model does not have the mark */
-    double median[MARKS];
+    slot *s;                      /* n_layer x ASH_W_COUNT */
+    double *own;                  /* n_layer x MARKS; NAN: cannot be had */
+    double weight[MARKS];         /* signed; 0: this model does not have the mark */
+    double median[MARKS], within; /* within: weight of the last mark, for changes within a layer only */
     change *found;
     size_t n_found, cap;
     ash_arena mem;
@@ -140,6 +142,10 @@ static ash_status weigh(couples *c, ash_error *err) {
         qsort(v, (size_t)n, sizeof *v, cmp_double);
         const double m = v[n / 2], by_chance = n_chance ? sqrt(chance / n_chance) : 1;
         c->median[k] = m;
+        if (k == MARKS - 1) { /* much the same in all layers, so that it says nothing of which one */
+            c->within = fabs(m) >= WITHIN ? (m > 0 ? 1 : -1) * WEIGHT / fabs(m) : 0;
+            continue;
+        }
         const double sure = m > 0 ? v[n / 5] : -v[n - 1 - n / 5];
         if (sure >= LEAST && sure >= SURE * by_chance) c->weight[k] = (m > 0 ? 1 : -1) * fmin(WEIGHT_MOST, WEIGHT / fabs(m));
     }
@@ -207,7 +213,9 @@ static double gain_within(couples *c, int l, int r, int r2) {
         x[r] = a[r2], x[r2] = a[r];
         if ((r == ASH_W_V || r2 == ASH_W_V) && !value_heads(c, l, &a[r == ASH_W_V ? r2 : r], &a[ASH_W_V], &x[ASH_W_V])) return NAN;
     }
-    return score(c, x, r, r2) - score(c, a, r, r2);
+    double gain = score(c, x, r, r2) - score(c, a, r, r2);
+    if (c->within != 0 && (r == ASH_W_O || r2 == ASH_W_O)) gain += c->within * (mark_of(x, MARKS - 1) - mark_of(a, MARKS - 1));
+    return gain;
 }
 
 /* One such change in every layer. Where the layers as they are do not clearly lose by it, the marks do not tell these matrices apart. */

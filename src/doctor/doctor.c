@@ -112,14 +112,15 @@ static ash_status open_file(ash_doctor *d, const void *p, size_t n, ash_error *e
     return ASH_OK;
 }
 
-static void forget_stats(ash_doctor *d) {
-    if (!d->stats) return;
-    for (size_t i = 0; i < ash_gguf_n_tensors(d->g); i++) {
+/* What was needed to judge the file's contents. */
+static void forget(ash_doctor *d) {
+    for (size_t i = 0; d->stats && i < ash_gguf_n_tensors(d->g); i++) {
         ash_free(d->stats[i].col);
         ash_free(d->stats[i].row);
     }
     ash_free(d->stats);
-    d->stats = NULL;
+    ash_gguf_close(d->own);
+    d->stats = NULL, d->own = NULL, d->g = NULL;
 }
 
 static ash_status examine(ash_doctor *d, const void *p, size_t n, ash_error *err) {
@@ -131,6 +132,7 @@ static ash_status examine(ash_doctor *d, const void *p, size_t n, ash_error *err
         ASH_TRY(ash_doc_weights(d, err));
         if (d->model) ASH_TRY(ash_doc_couple(d, err));
     }
+    forget(d); /* the model has a mapping of its own */
     return d->model && !d->o.no_run ? ash_doc_run(d, err) : ASH_OK;
 }
 
@@ -145,10 +147,9 @@ static ash_status new (ash_doctor **out, const char *path, const void *p, size_t
     d->o = *o;
     d->path = path;
     const ash_status st = examine(d, p, n, err);
-    forget_stats(d);
+    forget(d);
     ash_model_free(d->model);
-    ash_gguf_close(d->own);
-    d->model = NULL, d->own = NULL, d->g = NULL, d->path = "";
+    d->model = NULL, d->path = "";
     if (st == ASH_OK)
         *out = d;
     else

@@ -57,6 +57,13 @@ want 1 TEMPLATE_TEXT doctor "$T/t.gguf"
 tmpl "{% for m in messages %}{{ m['content'] "
 want 1 "TEMPLATE " doctor "$T/t.gguf"
 
+# published templates can be read, and print what is said (their markers are another vocabulary's)
+for f in "$D"/templates/*.jinja; do
+    tmpl "$(cat "$f")"
+    "$A" doctor "$T/t.gguf" >"$T/log" 2>&1
+    if grep -q "TEMPLATE \|TEMPLATE_TEXT" "$T/log"; then bad "$f: $(cat "$T/log")"; else ok; fi
+done
+
 # the importance matrix of this model, and of another
 "$A" imatrix "$D/$L" --text "$ASH_ROOT/LICENSE" --chunks 1 --ctx 32 -o "$T/im" >/dev/null 2>&1
 want 0 ": healthy$" doctor "$D/$L" --imatrix "$T/im"

@@ -369,7 +369,7 @@ def layers_wrong(g, rng):
     return "%d instead of %d" % (v, n)
 
 
-@kind("the number of heads or a width is wrong", "model")
+@kind("the number of heads or a width is wrong (of a mixture of experts, perhaps one that nothing reads)", "model")
 def width_wrong(g, rng):
     k = g.key(rng.choice(["feed_forward_length", "embedding_length", "attention.head_count_kv", "attention.head_count"]))
     t, n = g.kv[k]

@@ -9,12 +9,14 @@
 
 static const char *text_path, *out_path;
 static int64_t n_ctx = 512, n_chunks;
+static bool grad;
 
 static const opt_def options[] = {
     {OPT_STR, 0, "text", "FILE", "Calibration text (default: the wikitext-2 validation text that ships with the program).", &text_path},
     {OPT_STR, 'o', "output", "FILE", "Where to write the importance matrix (GGUF).", &out_path},
     {OPT_I64, 0, "ctx", "N", "Tokens per chunk.", &n_ctx},
     {OPT_I64, 0, "chunks", "N", "Chunks to read (default: all).", &n_chunks},
+    {OPT_FLAG, 0, "grad", NULL, "Also the sensitivity of every output, by one backward pass (seconds): plans without a sweep know more.", &grad},
     {OPT_END, 0, NULL, NULL, NULL, NULL}};
 
 static int run(int argc, char **argv) {
@@ -41,6 +43,7 @@ static int run(int argc, char **argv) {
     ASH_TRY_GOTO(cli_out_check(out_path, &err), done);
     ASH_TRY_GOTO(ash_eval_text_load(&t, m, path, &err), done);
     ASH_TRY_GOTO(ash_imatrix_collect(&im, m, &t, path, &o, &err), done);
+    if (grad) ASH_TRY_GOTO(ash_imatrix_gradients(im, m, &t, 0, &o, &err), done);
     ASH_TRY_GOTO(ash_imatrix_save(im, out_path, &err), done);
     cli_progress_done();
     size_t n_dead = ash_imatrix_dead(im, m, NULL, 0);

@@ -51,13 +51,15 @@ static ash_status plan(const char *path, ash_recipe **recipe, ash_solution *sol,
     for (size_t i = 0; i < sw.n && st == ASH_OK; i++) st = ash_planner_measured(p, sw.rows[i].tensor, sw.rows[i].rel_err, sw.rows[i].kld, sw.rows[i].half, err);
     if (st == ASH_OK) {
         if (sw.n) ash_planner_calibrate(p, sw.noise_floor);
-        ash_plan_rank w = {0}, h = {0};
+        ash_plan_rank w = {0}, h = {0}, gr = {0};
         if (sw.n) st = ash_planner_rank(p, ASH_PREDICT_WEIGHTS, 1, &w, err);
         if (sw.n && st == ASH_OK) st = ash_planner_rank(p, ASH_PREDICT_HEADER, 1, &h, err);
+        if (sw.n && st == ASH_OK) st = ash_planner_rank(p, ASH_PREDICT_GRADIENT, 1, &gr, err);
         if (w.n >= 8 && st == ASH_OK) {
             cli_progress_done();
             fprintf(stderr, "what could be said without the sweep: rank correlation over %zu matrices %.2f (95 %%: %.2f to %.2f) from weights%s, %.2f (%.2f to %.2f) from the header\n", w.n, w.rho,
                     w.lo, w.hi, im ? " and importance" : "", h.rho, h.lo, h.hi);
+            if (gr.n >= 8) fprintf(stderr, "with a backward pass (gradients beside the importance): %.2f (%.2f to %.2f)\n", gr.rho, gr.lo, gr.hi);
         }
     }
     if (st == ASH_OK) {

@@ -116,6 +116,15 @@ ASH_API const float *ash_imatrix_weights(const ash_imatrix *im, const char *tens
 /* Rows that each of a tensor's n_mat matrices (experts) saw: n_mat floats, borrowed; NULL when absent or n_mat differs. */
 ASH_API const float *ash_imatrix_counts(const ash_imatrix *im, const char *tensor, uint64_t n_mat);
 
+/* One backward pass (seconds): how much every output of every block matrix matters to the next token's distribution, by the Fisher
+ * information of `windows` windows of 32 tokens (0: 32), labels drawn from the model. An error dW of the matrix then costs, to second order,
+ * 1/2 sum_i out_i sum_j in_j dW_ij^2 nats per token (docs/decisions/0010-output-sensitivities.md). Added to im's entries. Plain layers only, else
+ * ASH_E_UNSUPPORTED (experts, fused matrices, shared keys, ...) and im is as before. */
+ASH_API ash_status ash_imatrix_gradients(ash_imatrix *im, ash_model *m, const ash_eval_text *t, uint32_t windows, const ash_eval_opts *o, ash_error *err);
+ASH_API bool ash_imatrix_has_gradients(const ash_imatrix *im);
+/* in: n_in floats; out: n_out that sum to 1; borrowed. False where there are none. */
+ASH_API bool ash_imatrix_sensitivity(const ash_imatrix *im, const char *tensor, uint64_t n_in, uint64_t n_out, const float **in, const float **out);
+
 /* ---- knockout sweep ---- */
 enum { ASH_ROLE_Q = 0, ASH_ROLE_K, ASH_ROLE_V, ASH_ROLE_O, ASH_ROLE_GATE, ASH_ROLE_UP, ASH_ROLE_DOWN, ASH_ROLE_N_LAYER,
        ASH_ROLE_EMBD = 7, /* token_embd (with the head when tied) */

@@ -15,6 +15,8 @@ typedef struct {
     const float *(*weights)(void *ctx, const char *tensor, uint64_t n_cols); /* of a stack of experts: columns x experts */
     void *ctx;
     const float *(*counts)(void *ctx, const char *tensor, uint64_t n_mat);   /* rows that each expert saw; may be NULL */
+    /* What an error costs by column and row (ash_imatrix_sensitivity); false: not known. May be NULL. */
+    bool (*sensitivity)(void *ctx, const char *tensor, uint64_t n_in, uint64_t n_out, const float **in, const float **out);
 } ash_importance;
 /* Weights of a tensor's columns; *n_mat sets of them: one, or one for each expert. NULL: none. */
 ASH_API const float *ash_plan_weights(const ash_importance *im, const ash_gguf_tensor *t, uint64_t *n_mat);
@@ -153,7 +155,8 @@ ASH_API void ash_planner_calibrate(ash_planner *p, double noise_floor);
  * over matrices; n of them were measured (below 8: no figure). */
 typedef enum {
     ASH_PREDICT_WEIGHTS, /* the role's typical sensitivity times the measured encoding error (weights and importance) */
-    ASH_PREDICT_HEADER   /* the role alone: known from the file's header */
+    ASH_PREDICT_HEADER,  /* the role alone: known from the file's header */
+    ASH_PREDICT_GRADIENT /* a backward pass, no table; n 0 where there was none */
 } ash_predictor;
 typedef struct { double rho, lo, hi; size_t n; } ash_plan_rank;
 ASH_API ash_status ash_planner_rank(const ash_planner *p, ash_predictor what, uint64_t seed, ash_plan_rank *r, ash_error *err);

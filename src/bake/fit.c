@@ -128,12 +128,15 @@ static ash_status importance(fit *f, ash_error *err) {
     fit_key(f->im_key, "imatrix 1 %s %s %u", f->src_sha, f->calib.sha, e.imatrix_chunks);
     char *path = fit_path(f, "imatrix-%s.gguf", f->im_key);
     if (!path) return ash_fail(err, ASH_E_NOMEM, "out of memory for a fit");
-    if (access(path, R_OK) == 0 && ash_imatrix_load(&f->im, path, NULL) == ASH_OK) return ASH_OK;
     ash_eval_opts o = ash_eval_defaults();
     o.n_chunks = e.imatrix_chunks;
     o.n_threads = f->o->n_threads;
     o.progress = f->o->progress;
-    ASH_TRY(ash_imatrix_collect(&f->im, f->model, &f->calib.tok, f->o->calib[0], &o, err));
+    if (access(path, R_OK) != 0 || ash_imatrix_load(&f->im, path, NULL) != ASH_OK) ASH_TRY(ash_imatrix_collect(&f->im, f->model, &f->calib.tok, f->o->calib[0], &o, err));
+    else if (ash_imatrix_has_gradients(f->im)) return ASH_OK;
+    /* what each output matters: seconds, and nothing is lost where the model's layers have no backward pass */
+    const ash_status st = ash_imatrix_gradients(f->im, f->model, &f->calib.tok, 0, &o, err);
+    if (st != ASH_OK && st != ASH_E_UNSUPPORTED) return st;
     return ash_imatrix_save(f->im, path, err);
 }
 

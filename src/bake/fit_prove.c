@@ -300,13 +300,16 @@ static void texts_fact(fit *f, const char *key, const char *const *files, size_t
 
 /* What a sweep was worth: the order of sensitivities that could have been said without one. */
 static ash_status predictors(fit *f, ash_error *err) {
-    ash_plan_rank w, h;
+    ash_plan_rank w, h, g;
+    char more[96] = "";
     if (!f->swept) return ASH_OK;
     ASH_TRY(ash_planner_rank(f->pl[f->which], ASH_PREDICT_WEIGHTS, f->o->seed, &w, err));
     ASH_TRY(ash_planner_rank(f->pl[f->which], ASH_PREDICT_HEADER, f->o->seed, &h, err));
+    ASH_TRY(ash_planner_rank(f->pl[f->which], ASH_PREDICT_GRADIENT, f->o->seed, &g, err));
+    if (g.n >= 8) snprintf(more, sizeof more, "; %.2f (%.2f to %.2f) from a backward pass", g.rho, g.lo, g.hi);
     if (w.n >= 8)
-        fit_fact(f, "predicted without a sweep", "rank correlation with the measured sensitivities of %zu matrices: %.2f (95 %%: %.2f to %.2f) from weights and importance, %.2f (%.2f to %.2f) from the header alone",
-                 w.n, w.rho, w.lo, w.hi, h.rho, h.lo, h.hi);
+        fit_fact(f, "predicted without a sweep", "rank correlation with the measured sensitivities of %zu matrices: %.2f (95 %%: %.2f to %.2f) from weights and importance, %.2f (%.2f to %.2f) from the header alone%s",
+                 w.n, w.rho, w.lo, w.hi, h.rho, h.lo, h.hi, more);
     return ASH_OK;
 }
 

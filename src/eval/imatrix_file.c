@@ -1,5 +1,6 @@
 /* imatrix_file.c - importance matrices in memory and as GGUF: general.type "imatrix", imatrix.datasets, .chunk_count,
  * .chunk_size; per weight tensor two float32 tensors NAME.in_sum2 [columns, matrices] and NAME.counts [1, matrices].
+ * Where gradients were collected: NAME.grad_in [columns] and NAME.grad_out [rows] (docs/formats/imatrix.md).
  * Layout found from a file written by llama-imatrix; docs/formats/imatrix.md. */
 #include "eval/imatrix.h"
 
@@ -8,6 +9,8 @@
 
 #define SUM2 ".in_sum2"
 #define COUNTS ".counts"
+#define GRAD_IN ".grad_in"
+#define GRAD_OUT ".grad_out"
 
 ash_status ash_im_add(ash_imatrix *im, const char *name, size_t name_len, uint64_t n, uint64_t n_mat, const double *sum2d, const float *sum2f,
                       const float *counts, ash_error *err) {
@@ -33,6 +36,22 @@ ash_status ash_im_add(ash_imatrix *im, const char *name, size_t name_len, uint64
     return ASH_OK;
 }
 
+ash_status ash_im_set_grad(ash_imatrix *im, ash_im_entry *e, const float *in, const float *out, uint64_t n_out, ash_error *err) {
+    uint64_t bytes;
+    if (n_out == 0 || ash_mul_ovf(n_out, sizeof(float), &bytes)) return ash_fail(err, ASH_E_FORMAT, "gradients of %s: bad size", e->name);
+    for (uint64_t i = 0; i < e->n + n_out; i++) {
+        const float v = i < e->n ? in[i] : out[i - e->n];
+        if (!(v >= 0) || !isfinite(v)) return ash_fail(err, ASH_E_FORMAT, "gradients of %s: bad value", e->name);
+    }
+    e->grad_in = ash_arena_alloc(&im->arena, e->n * sizeof(float));
+    e->grad_out = ash_arena_alloc(&im->arena, bytes);
+    if (!e->grad_in || !e->grad_out) return ash_fail(err, ASH_E_NOMEM, "out of memory for the importance matrix");
+    memcpy(e->grad_in, in, e->n * sizeof(float));
+    memcpy(e->grad_out, out, bytes);
+    e->n_out = n_out;
+    return ASH_OK;
+}
+
 static int by_name(const void *a, const void *b) { return strcmp(((const ash_im_entry *)a)->name, ((const ash_im_entry *)b)->name); }
 
 ash_status ash_im_finish(ash_imatrix *im, ash_error *err) {
@@ -54,6 +73,11 @@ ash_status ash_im_finish(ash_imatrix *im, ash_error *err) {
     return ASH_OK;
 }
 
+ash_im_entry *ash_im_find(const ash_imatrix *im, const char *name) {
+    ash_im_entry key = {.name = (char *)(uintptr_t)name};
+    return im->n ? bsearch(&key, im->e, im->n, sizeof *im->e, by_name) : NULL;
+}
+
 void ash_imatrix_free(ash_imatrix *im) {
     if (!im) return;
     ash_arena_free(&im->arena);
@@ -67,6 +91,36 @@ static bool ends_with(const char *s, const char *tail, size_t *stem) {
     if (n <= k || memcmp(s + n - k, tail, k) != 0) return false;
     *stem = n - k;
     return true;
+}
+
+/* Gradients, of entries that are there. */
+static ash_status read_grads(ash_imatrix *im, const ash_gguf *g, ash_error *err) {
+    char buf[256];
+    for (size_t i = 0; i < ash_gguf_n_tensors(g); i++) {
+        const ash_gguf_tensor *a = ash_gguf_tensor_at(g, i), *b;
+        size_t stem;
+        if (!ends_with(a->name, GRAD_IN, &stem)) continue;
+        if (stem + sizeof GRAD_OUT > sizeof buf) return ash_fail(err, ASH_E_FORMAT, "tensor %s: the name is too long", a->name);
+        memcpy(buf, a->name, stem);
+        memcpy(buf + stem, GRAD_OUT, sizeof GRAD_OUT);
+        b = ash_gguf_find_tensor(g, buf);
+        buf[stem] = 0;
+        ash_im_entry *e = ash_im_find(im, buf);
+        if (!b || !e) return ash_fail(err, ASH_E_FORMAT, "tensor %s goes with %s" GRAD_OUT " and %s" SUM2, a->name, buf, buf);
+        if (a->type != ASH_F32 || b->type != ASH_F32 || a->n_dims != 1 || b->n_dims != 1 || a->ne[0] != e->n || e->n_out || a->n_bytes / 4 < e->n || b->n_bytes / 4 < b->ne[0])
+            return ash_fail(err, ASH_E_FORMAT, "tensor %s: its shape does not fit", a->name);
+        float *in = ash_alloc(e->n * 4), *out = ash_alloc((b->ne[0] + 1) * 4);
+        ash_status st = in && out ? ASH_OK : ash_fail(err, ASH_E_NOMEM, "out of memory");
+        if (st == ASH_OK) {
+            memcpy(in, a->data, e->n * 4);
+            memcpy(out, b->data, b->ne[0] * 4);
+            st = ash_im_set_grad(im, e, in, out, b->ne[0], err);
+        }
+        ash_free(in);
+        ash_free(out);
+        ASH_TRY(st);
+    }
+    return ASH_OK;
 }
 
 static ash_status read_gguf(ash_imatrix *im, const ash_gguf *g, ash_error *err) {
@@ -88,6 +142,7 @@ static ash_status read_gguf(ash_imatrix *im, const ash_gguf *g, ash_error *err) 
         const ash_gguf_tensor *t = ash_gguf_tensor_at(g, i);
         size_t stem;
         if (!ends_with(t->name, SUM2, &stem)) {
+            if (ends_with(t->name, GRAD_IN, &stem) || ends_with(t->name, GRAD_OUT, &stem)) continue; /* read_grads */
             if (!ends_with(t->name, COUNTS, &stem)) return ash_fail(err, ASH_E_FORMAT, "tensor %s has no place in an importance matrix", t->name);
             continue;
         }
@@ -115,7 +170,8 @@ static ash_status read_gguf(ash_imatrix *im, const ash_gguf *g, ash_error *err) 
         ash_free(sp);
         ASH_TRY(st);
     }
-    return ash_im_finish(im, err);
+    ASH_TRY(ash_im_finish(im, err));
+    return read_grads(im, g, err);
 }
 
 static ash_status load(ash_imatrix **out, ash_gguf *g, ash_error *err) {
@@ -162,12 +218,22 @@ static ash_status write_entries(const ash_imatrix *im, ash_gguf_writer *w, const
             if (pass) {
                 ASH_TRY(ash_gguf_writer_data(w, e->sum2, e->n * 4, err));
                 ASH_TRY(ash_gguf_writer_data(w, e->counts, e->n_mat * 4, err));
+                if (e->n_out) {
+                    ASH_TRY(ash_gguf_writer_data(w, e->grad_in, e->n * 4, err));
+                    ASH_TRY(ash_gguf_writer_data(w, e->grad_out, e->n_out * 4, err));
+                }
                 continue;
             }
             memcpy(buf + len, SUM2, sizeof SUM2);
             ASH_TRY(ash_gguf_add_tensor(w, buf, ASH_F32, dims, ns, err));
             memcpy(buf + len, COUNTS, sizeof COUNTS);
             ASH_TRY(ash_gguf_add_tensor(w, buf, ASH_F32, dims, nc, err));
+            if (!e->n_out) continue;
+            if (len + sizeof GRAD_OUT > sizeof buf) return ash_fail(err, ASH_E_RANGE, "%s: the name is too long", e->name);
+            memcpy(buf + len, GRAD_IN, sizeof GRAD_IN);
+            ASH_TRY(ash_gguf_add_tensor(w, buf, ASH_F32, 1, &e->n, err));
+            memcpy(buf + len, GRAD_OUT, sizeof GRAD_OUT);
+            ASH_TRY(ash_gguf_add_tensor(w, buf, ASH_F32, 1, &e->n_out, err));
         }
     }
     return ash_gguf_writer_finish(w, err);
@@ -190,13 +256,9 @@ ash_imatrix_entry ash_imatrix_at(const ash_imatrix *im, size_t i) {
     return (ash_imatrix_entry){e->name, e->n, e->n_mat, e->sum2, e->counts};
 }
 
-static const ash_im_entry *find(const ash_imatrix *im, const char *name) {
-    ash_im_entry key = {.name = (char *)(uintptr_t)name};
-    return im->n ? bsearch(&key, im->e, im->n, sizeof *im->e, by_name) : NULL;
-}
 
 const float *ash_imatrix_weights(const ash_imatrix *im, const char *tensor, uint64_t n) {
-    const ash_im_entry *e = im ? find(im, tensor) : NULL;
+    const ash_im_entry *e = im ? ash_im_find(im, tensor) : NULL;
     if (!e || e->n != n) return NULL;
     for (uint64_t i = 0; i < e->n_mat; i++)
         if (e->counts[i] > 0) return e->mean;
@@ -204,6 +266,20 @@ const float *ash_imatrix_weights(const ash_imatrix *im, const char *tensor, uint
 }
 
 const float *ash_imatrix_counts(const ash_imatrix *im, const char *tensor, uint64_t n_mat) {
-    const ash_im_entry *e = im ? find(im, tensor) : NULL;
+    const ash_im_entry *e = im ? ash_im_find(im, tensor) : NULL;
     return e && e->n_mat == n_mat ? e->counts : NULL;
+}
+
+bool ash_imatrix_sensitivity(const ash_imatrix *im, const char *tensor, uint64_t n_in, uint64_t n_out, const float **in, const float **out) {
+    const ash_im_entry *e = im ? ash_im_find(im, tensor) : NULL;
+    if (!e || !e->n_out || e->n != n_in || e->n_out != n_out) return false;
+    *in = e->grad_in;
+    *out = e->grad_out;
+    return true;
+}
+
+bool ash_imatrix_has_gradients(const ash_imatrix *im) {
+    for (size_t i = 0; i < im->n; i++)
+        if (im->e[i].n_out) return true;
+    return false;
 }

@@ -26,10 +26,13 @@ double ash_plan_typical(int role) {
 }
 
 static const float *im_weights(void *im, const char *tensor, uint64_t n) { return ash_imatrix_weights(im, tensor, n); }
+static bool im_sensitivity(void *im, const char *tensor, uint64_t n_in, uint64_t n_out, const float **in, const float **out) {
+    return ash_imatrix_sensitivity(im, tensor, n_in, n_out, in, out);
+}
 static const float *im_counts(void *im, const char *tensor, uint64_t n) { return ash_imatrix_counts(im, tensor, n); }
 
 ash_importance ash_plan_importance(const struct ash_imatrix *im) {
-    return im ? (ash_importance){im_weights, (void *)(uintptr_t)im, im_counts} : (ash_importance){0};
+    return im ? (ash_importance){im_weights, (void *)(uintptr_t)im, im_counts, im_sensitivity} : (ash_importance){0};
 }
 
 const float *ash_plan_weights(const ash_importance *im, const ash_gguf_tensor *t, uint64_t *n_mat) {
@@ -41,6 +44,7 @@ const float *ash_plan_weights(const ash_importance *im, const ash_gguf_tensor *t
 }
 
 static double typical(const ash_planner *p, const plan_unit *u) {
+    if (isfinite(u->fisher)) return exp(u->fisher);
     if (u->pub.role < 0 || u->pub.lookup_only) return 0.3;
     if (u->pub.role != ASH_ROLE_EMBD && u->pub.role != ASH_ROLE_OUTPUT) return ash_plan_typical(u->pub.role) * exp(u->prior);
     bool weighted = p->o.importance.weights && p->o.importance.weights(p->o.importance.ctx, u->pub.tensor, ash_gguf_tensor_at(p->g, u->tensor)->ne[0]);
@@ -60,6 +64,8 @@ typedef struct {
     double *err;                  /* n_opts x sample */
     double *norm;                 /* sample; */
     double *raw;                  /* sample: without importance */
+    const float *in, *out;        /* sensitivities of columns (widened) and source rows, or NULL */
+    double *nats;                 /* n_opts x sample: the error in nats per share of `out` */
     uint8_t *code;                /* per thread: one encoded row */
     float *scratch;               /* per thread: source row, decoded row */
     size_t code_stride, scratch_stride;
@@ -112,11 +118,13 @@ static void encode(void *ctx, int64_t b, int64_t e, int ith) {
         if (o->rel_err == 0) continue; /* the source's own type */
         if (ash_quant_row(o->type, row, code, x->ne0, imp, &x->errs[ith]) != ASH_OK) return;
         ash_dtype_decode(o->type, code, back, x->ne0);
-        double s = 0;
+        double s = 0, nats = 0;
         for (uint64_t j = 0; j < x->ne0; j++) {
             double d = (double)row[j] - (double)back[j];
             s += (imp ? (double)imp[j] : 1.0) * d * d;
+            if (x->in) nats += (double)x->in[j] * d * d;
         }
+        if (x->in) x->nats[i] = 0.5 * nats * (double)x->out[source_row(x, (uint64_t)i % x->sample)];
         x->err[i] = s * share_of(x, (uint64_t)i % x->sample);
     }
 }
@@ -129,6 +137,21 @@ static uint32_t experts_run(const ash_gguf *g) {
     if (!ash_gguf_get_str(g, "general.architecture", &arch) || arch.n > 64) return 0;
     snprintf(key, sizeof key, "%.*s.expert_used_count", (int)arch.n, arch.p);
     return ash_gguf_get_u64(g, key, &n) && n < 65536 ? (uint32_t)n : 0;
+}
+
+/* Log of nats per relative error by the backward pass: mean over the types, which differ little; the sampled rows stand for all. */
+static double log_cost(const enc *x) {
+    double share = 0, sum = 0;
+    int n = 0;
+    for (uint64_t i = 0; i < x->sample; i++) share += (double)x->out[source_row(x, i)];
+    for (int k = 0; k < x->u->pub.n_opts; k++) {
+        double nats = 0;
+        for (uint64_t i = 0; i < x->sample; i++) nats += x->nats[(uint64_t)k * x->sample + i];
+        if (!(nats > 0) || !(share > 0) || !(x->u->opts[k].rel_err > 0)) continue;
+        sum += log(nats / share / x->u->opts[k].rel_err);
+        n++;
+    }
+    return n ? sum / n : -INFINITY;
 }
 
 static ash_status unit_errors(ash_planner *p, plan_unit *u, ash_pool *pool, ash_error *err) {
@@ -145,15 +168,19 @@ static ash_status unit_errors(ash_planner *p, plan_unit *u, ash_pool *pool, ash_
     x.sample = ASH_MIN(x.n_rows, ASH_MAX(ASH_MAX(16, 2 * t->ne[2]), want / ne[0]));
     x.code_stride = (ne[0] * 4 + 63) / 64 * 64;
     x.scratch_stride = ASH_MAX(ne[0], t->ne[0]);
+    const float *in, *out;
+    const bool felt = x.n_mat == 1 && p->o.importance.sensitivity && p->o.importance.sensitivity(p->o.importance.ctx, t->name, t->ne[0], x.n_rows, &in, &out);
+    float *wide = felt ? ash_alloc(ne[0] * sizeof *wide) : NULL;
     float *imp = raw ? ash_alloc(x.n_mat * ne[0] * sizeof *imp) : NULL;
     x.rows = ash_alloc(x.sample * ne[0] * sizeof *x.rows);
     x.err = ash_calloc((size_t)n_opts * x.sample, sizeof *x.err);
+    x.nats = felt ? ash_calloc((size_t)n_opts * x.sample, sizeof *x.nats) : NULL;
     x.norm = ash_calloc(x.sample, sizeof *x.norm);
     x.raw = ash_calloc(x.sample, sizeof *x.raw);
     x.code = ash_alloc((size_t)nt * x.code_stride);
     x.scratch = ash_alloc((size_t)nt * x.scratch_stride * sizeof *x.scratch);
     x.errs = ash_calloc((size_t)nt, sizeof *x.errs);
-    if (!x.rows || !x.err || !x.norm || !x.raw || !x.code || !x.scratch || !x.errs || (raw && !imp)) {
+    if (!x.rows || !x.err || !x.norm || !x.raw || !x.code || !x.scratch || !x.errs || (raw && !imp) || (felt && (!wide || !x.nats))) {
         st = ash_fail(err, ASH_E_NOMEM, "out of memory while sampling tensor %s", t->name);
         goto done;
     }
@@ -165,6 +192,11 @@ static ash_status unit_errors(ash_planner *p, plan_unit *u, ash_pool *pool, ash_
         for (uint64_t j = 0; !live && j < ne[0]; j++) one[j] = 1.0f; /* no token chose this expert */
     }
     x.imp = imp;
+    if (felt) {
+        ash_widen_spread(p->widen, p->g, u->tensor, in, wide);
+        x.in = wide;
+        x.out = out;
+    }
     int64_t grain = ASH_MAX(1, (int64_t)(8192 / ne[0]));
     ash_pool_run(pool, (int64_t)x.sample, grain, fetch, &x);
     ash_pool_run(pool, (int64_t)x.sample * n_opts, grain, encode, &x);
@@ -190,8 +222,11 @@ static ash_status unit_errors(ash_planner *p, plan_unit *u, ash_pool *pool, ash_
         for (uint64_t i = 0; i < x.sample; i++) s += x.err[(uint64_t)k * x.sample + i];
         u->opts[k].rel_err = norm > 0 ? s / norm : 0;
     }
+    u->fisher = felt ? log_cost(&x) : -INFINITY;
 done:
     ash_free(imp);
+    ash_free(wide);
+    ash_free(x.nats);
     ash_free(x.rows);
     ash_free(x.err);
     ash_free(x.norm);

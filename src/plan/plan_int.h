@@ -19,6 +19,7 @@ typedef struct {
     double scale;               /* what refinement learned */
     double energy, raw;         /* E|W x|^2 of one matrix (with importance); mean squared weight */
     double power;               /* what rel_err is a share of, all matrices of the tensor: the baseline's weight */
+    double fisher;              /* log of nats per relative error by a backward pass; -INFINITY: none */
     double prior;               /* log factor on the role's typical sensitivity, prior.c */
 } plan_unit;
 

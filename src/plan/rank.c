@@ -57,14 +57,14 @@ ash_status ash_planner_rank(const ash_planner *p, ash_predictor what, uint64_t s
     double *seen = v, *said = v + cap, *ra = v + 2 * cap, *rb = v + 3 * cap, *draw = v + 4 * cap;
     for (size_t i = 0; i < p->n; i++) {
         const plan_unit *u = &p->u[i];
-        if (!u->n_m || u->pub.layer < 0 || u->pub.role < 0) continue;
+        if (!u->n_m || u->pub.layer < 0 || u->pub.role < 0 || (what == ASH_PREDICT_GRADIENT && !isfinite(u->fisher))) continue;
         double lk = 0, le = 0; /* log means over the types the sweep tried */
         for (int m = 0; m < u->n_m; m++) {
             lk += log(ASH_MAX(u->m[m].kld, 1e-12)) / u->n_m;
             le += log(u->m[m].err) / u->n_m;
         }
         seen[n] = lk;
-        said[n] = log(ash_plan_typical(u->pub.role)) + (what == ASH_PREDICT_WEIGHTS ? le + u->prior : 0);
+        said[n] = what == ASH_PREDICT_GRADIENT ? u->fisher + le : log(ash_plan_typical(u->pub.role)) + (what == ASH_PREDICT_WEIGHTS ? le + u->prior : 0);
         n++;
     }
     r->n = n;

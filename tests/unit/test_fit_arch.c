@@ -36,7 +36,7 @@ static void fit_one(const char *name) {
     must(ash_sweep_run(&sw, m, &t, im, u, n, &so, &e), &e, name, "sweep");
     assert_true(sw.identity == 0);
     ash_planner_opts po = ash_planner_defaults();
-    po.importance = (ash_importance){weights, im, counts};
+    po.importance = (ash_importance){.weights = weights, .ctx = im, .counts = counts};
     po.n_threads = 2;
     must(ash_bake_fixed_bytes(&po.fixed_bytes, m->gguf, 0, &e), &e, name, "fixed bytes");
     ash_planner *p;

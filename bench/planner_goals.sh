@@ -12,7 +12,8 @@
 #   TYPES=A,B,...   types to choose from              OWN_KLD=0.091  what the search of `own` aims at, in our own measure
 #   CHAT=FILE       conversations (JSONL): fits, stock and baseline files of `wide` are judged on them too, by `ashlar eval --chat`
 #   QUICK=1         a trial run: two presets, two chunks, no sweep; its figures mean nothing
-# Times on two cores of a 2.x GHz server: SmolLM2 135M about 55 min for wide and 20 min for own; Gemma 3 270M about twice that.
+# Time: `front` prints its estimate first. Two cores: SmolLM2 135M about an hour for wide and half an hour for own, Gemma 3 270M about half as much again; rounding with second moments
+# is most of it (PLAIN=1 takes about a third), and a busy machine doubles it.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 out=${1:?usage: planner_goals.sh OUTDIR smollm2|gemma3 [wide|own|all]}

@@ -14,7 +14,7 @@ enum { MAX_SIZES = 256, MAX_PRESETS = 64 };
 
 static int64_t seed = 1;
 static double kld;
-static const char *sizes_arg, *presets_arg = "all", *out, *plot, *workdir, *effort = "normal", *ref, *types, *sweep_types,
+static const char *sizes_arg, *presets_arg = "all", *out, *plot, *report, *workdir, *effort = "normal", *ref, *types, *sweep_types,
                               *baseline = "none";
 static opt_list calib, test;
 static bool keep, compensate = true, widen_ok = true, widen_always;
@@ -32,6 +32,7 @@ static const opt_def options[] = {
     {OPT_F64, 0, "kld", "NATS", "Look for the smallest file that measures at or below this divergence.", &kld},
     {OPT_STR, 'o', "output", "FILE", "The table (CSV); rewritten after every row.", &out},
     {OPT_STR, 0, "plot", "FILE", "The picture (SVG).", &plot},
+    {OPT_STR, 0, "report", "FILE", "Also a self-contained HTML page: both charts and the table.", &report},
     {OPT_FLAG, 0, "keep", NULL, "Leave fits and baselines in the work directory (fit-BYTES.gguf by their budgets).", &keep},
     {OPT_STR, 0, "workdir", "DIR", "Where stages and measured rows are kept for a later run (default: OUTPUT.work).", &workdir},
     {OPT_LIST, 0, "calib", "FILE", "Calibration text; may be repeated. Default: a piece of WikiText-2.", &calib},
@@ -104,10 +105,16 @@ static ash_status draw(const ash_front_result *r, ash_error *err) {
         const ash_front_row *x = &r->rows[i];
         f[i] = (ash_report_file){x->kind, x->label, x->bytes, x->bpw, x->bpw_blocks, x->predicted_kld, x->kld, x->top1, x->ppl};
     }
-    ash_report rep = {.model = r->model, .files = f, .n_files = r->n};
-    ash_status st = ash_report_svg(&rep, &s, &n, err);
-    if (st == ASH_OK) st = cli_out_write(plot, s, n, err);
-    ash_report_free(s);
+    ash_report rep = {.model = r->model, .files = f, .n_files = r->n, .n_ctx = r->n ? r->rows[0].n_ctx : 0, .n_chunks = r->n ? r->rows[0].n_chunks : 0};
+    ash_status st = ASH_OK;
+    for (int page = 0; page < 2 && st == ASH_OK; page++) {
+        const char *path = page ? report : plot;
+        if (!path) continue;
+        st = page ? ash_report_front_html(&rep, &s, &n, err) : ash_report_svg(&rep, &s, &n, err);
+        if (st == ASH_OK) st = cli_out_write(path, s, n, err);
+        ash_report_free(s);
+        s = NULL;
+    }
     free(f);
     return st;
 }
@@ -275,10 +282,11 @@ static int run(int argc, char **argv) {
     cli_catch_sigint();
     ash_status st = cli_out_check(out, &err); /* before an hour of work */
     if (st == ASH_OK && plot) st = cli_out_check(plot, &err);
+    if (st == ASH_OK && report) st = cli_out_check(report, &err);
     if (st == ASH_OK) st = ash_front(&r, &o, &err);
     cli_progress_done();
     if (st == ASH_OK && written != ASH_OK) st = written, err = write_err;
-    if (st == ASH_OK && plot) st = draw(&r, &err);
+    if (st == ASH_OK) st = draw(&r, &err);
     int rc = st == ASH_OK ? 0 : cli_fail(&err, st);
     if (st == ASH_E_CANCELLED) fprintf(stderr, "what was measured is kept in %s; the same command continues there\n", dir);
     if (st == ASH_OK && g_json)

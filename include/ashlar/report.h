@@ -70,6 +70,8 @@ ASH_API ash_status ash_report_json(const ash_report *r, char **out, size_t *n, a
 ASH_API ash_status ash_report_html(const ash_report *r, char **out, size_t *n, ash_error *err);
 /* The files alone as a standalone SVG: bits per weight against divergence, of the whole file above, of the blocks below; lines join the fits and the baselines. */
 ASH_API ash_status ash_report_svg(const ash_report *r, char **out, size_t *n, ash_error *err);
+/* The same two charts and a table of the files as one HTML page. */
+ASH_API ash_status ash_report_front_html(const ash_report *r, char **out, size_t *n, ash_error *err);
 ASH_API void ash_report_free(char *s);
 
 #ifdef __cplusplus

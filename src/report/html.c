@@ -153,23 +153,13 @@ static void with_interval(ash_buf *b, ash_report_est e, double scale, int digits
     ash_buf_adds(b, "</td>");
 }
 
-static void results(ash_buf *b, const ash_report *r) {
-    static const char *const var[ASH_RF_COUNT] = {"--accent", "--uni", "--rnd", "--src", "--oth", "--rnd"};
-    ash_buf_addf(b, "<section><h2>Size and damage</h2><p class='sub'>Lower is closer to the original, left is smaller. Measured on %u windows of %u tokens of held-out text "
-                    "(%llu scored predictions); bars are 95 %% intervals.</p>", r->n_chunks, r->n_ctx, (unsigned long long)r->n_scored);
-    ash_rp_plot(b, r);
-    ash_buf_adds(b, "<div class='legend wrap' style='margin-bottom:18px'>");
-    static const char *const what[ASH_RF_COUNT] = {"this fit", "one type for all matrices", "random mixes of the same size", "source", "smallest stock preset", "baseline"};
-    for (int k = 0; k < ASH_RF_COUNT; k++)
-        for (size_t i = 0; i < r->n_files; i++)
-            if ((int)r->files[i].kind == k && isfinite(r->files[i].kld.v) && r->files[i].kld.v > 0) {
-                ash_buf_addf(b, "<span><i class='mk' style='background:var(%s)'></i>%s</span>", var[k], what[k]);
-                break;
-            }
-    ash_buf_adds(b, "</div><div class='scroll'><table><thead><tr><th>file</th><th>size</th><th>bits per weight</th><th>in blocks</th><th>KL divergence</th><th>same top word, %</th><th>perplexity</th></tr></thead><tbody>");
+static const char *const kind_color[ASH_RF_COUNT] = {"--accent", "--uni", "--rnd", "--src", "--oth", "--rnd"};
+
+static void file_table(ash_buf *b, const ash_report *r) {
+    ash_buf_adds(b, "<div class='scroll'><table><thead><tr><th>file</th><th>size</th><th>bits per weight</th><th>in blocks</th><th>KL divergence</th><th>same top word, %</th><th>perplexity</th></tr></thead><tbody>");
     for (size_t i = 0; i < r->n_files; i++) {
         const ash_report_file *f = &r->files[i];
-        ash_buf_addf(b, "<tr%s><td><i class='dot' style='background:var(%s)'></i>", f->kind == ASH_RF_FIT ? " class='fit'" : "", var[f->kind]);
+        ash_buf_addf(b, "<tr%s><td><i class='dot' style='background:var(%s)'></i>", f->kind == ASH_RF_FIT ? " class='fit'" : "", kind_color[f->kind]);
         ash_rp_esc(b, f->label);
         ash_buf_adds(b, "</td><td>");
         ash_rp_bytes(b, f->bytes);
@@ -180,6 +170,22 @@ static void results(ash_buf *b, const ash_report *r) {
         ash_buf_adds(b, "</tr>");
     }
     ash_buf_adds(b, "</tbody></table></div>");
+}
+
+static void results(ash_buf *b, const ash_report *r) {
+    ash_buf_addf(b, "<section><h2>Size and damage</h2><p class='sub'>Lower is closer to the original, left is smaller. Measured on %u windows of %u tokens of held-out text "
+                    "(%llu scored predictions); bars are 95 %% intervals.</p>", r->n_chunks, r->n_ctx, (unsigned long long)r->n_scored);
+    ash_rp_plot(b, r);
+    ash_buf_adds(b, "<div class='legend wrap' style='margin-bottom:18px'>");
+    static const char *const what[ASH_RF_COUNT] = {"this fit", "one type for all matrices", "random mixes of the same size", "source", "smallest stock preset", "baseline"};
+    for (int k = 0; k < ASH_RF_COUNT; k++)
+        for (size_t i = 0; i < r->n_files; i++)
+            if ((int)r->files[i].kind == k && isfinite(r->files[i].kld.v) && r->files[i].kld.v > 0) {
+                ash_buf_addf(b, "<span><i class='mk' style='background:var(%s)'></i>%s</span>", kind_color[k], what[k]);
+                break;
+            }
+    ash_buf_adds(b, "</div>");
+    file_table(b, r);
     if (r->n_notes) {
         ash_buf_adds(b, "<ul class='notes muted'>");
         for (size_t i = 0; i < r->n_notes; i++) {
@@ -247,6 +253,36 @@ static void predictions(ash_buf *b, const ash_report *r) {
     ash_buf_adds(b, "</tbody></table></div></div></section>");
 }
 
+static void page_open(ash_buf *b, const char *model, const char *verb) {
+    ash_buf_adds(b, "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width,initial-scale=1'><meta name='color-scheme' content='light dark'><title>");
+    ash_rp_esc(b, model);
+    ash_buf_addf(b, " - ashlar %s</title><style>", verb);
+    ash_buf_adds(b, chart_css);
+    ash_buf_adds(b, css);
+    ash_buf_adds(b, "</style></head><body><main>");
+}
+
+ash_status ash_report_front_html(const ash_report *r, char **out, size_t *n, ash_error *err) {
+    static const char *const title[] = {"Whole files", "Matrices of the blocks"};
+    static const char *const words[] = {"Header and tables included.", "Tables left out: in small models they are a large part of the file, and of no use to compare with larger ones."};
+    ash_buf b = {0};
+    page_open(&b, r->model, "front");
+    ash_buf_adds(&b, "<p class='brand'>ashlar front</p><h1>");
+    ash_rp_esc(&b, r->model);
+    ash_buf_addf(&b, "</h1><p class='lede'>%zu files, measured alike on %u windows of %u tokens of held-out text. Lower is closer to the original, left is smaller; bars are 95 %% intervals.</p>", r->n_files,
+                 r->n_chunks, r->n_ctx);
+    for (int k = 0; k < 2; k++) {
+        ash_buf_addf(&b, "<section><h2>%s</h2><p class='sub'>%s</p><div class='scroll'><svg class='plot' viewBox='0 0 1040 440' role='img' aria-label='Bits per weight against KL divergence'>",
+                     title[k], words[k]);
+        ash_rp_chart(&b, r, k ? ASH_RP_X_BLOCKS : ASH_RP_X_BPW);
+        ash_buf_adds(&b, "</svg></div></section>");
+    }
+    ash_buf_adds(&b, "<section><h2>The files</h2>");
+    file_table(&b, r);
+    ash_buf_adds(&b, "</section><footer>Made by ashlar. KL divergence is KL(original || file) in nats per scored token. The page holds no outside references.</footer></main></body></html>\n");
+    return ash_rp_hand_over(&b, out, n, err);
+}
+
 ash_status ash_report_svg(const ash_report *r, char **out, size_t *n, ash_error *err) {
     ash_buf b = {0};
     ash_buf_adds(&b, "<?xml version='1.0' encoding='UTF-8'?>\n<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 1040 940' font-family='system-ui,sans-serif'><title>");
@@ -266,12 +302,7 @@ ash_status ash_report_svg(const ash_report *r, char **out, size_t *n, ash_error 
 ash_status ash_report_html(const ash_report *r, char **out, size_t *n, ash_error *err) {
     ash_buf b = {0};
     if (!r->n_files) return ash_fail(err, ASH_E_USAGE, "a report needs at least one file");
-    ash_buf_adds(&b, "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width,initial-scale=1'><meta name='color-scheme' content='light dark'><title>");
-    ash_rp_esc(&b, r->model);
-    ash_buf_adds(&b, " - ashlar fit</title><style>");
-    ash_buf_adds(&b, chart_css);
-    ash_buf_adds(&b, css);
-    ash_buf_adds(&b, "</style></head><body><main>");
+    page_open(&b, r->model, "fit");
     headline(&b, r);
     results(&b, r);
     bool swept = false;

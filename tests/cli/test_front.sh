@@ -8,7 +8,7 @@ head -c 24000 "$R/data/wikitext2-valid.txt" >"$T/c.txt"
 head -c 24000 "$R/data/wikitext2-test.txt" >"$T/t.txt"
 front() { "$A" front "$M" --effort quick --calib "$T/c.txt" --test "$T/t.txt" "$@" >"$T/log" 2>"$T/err"; }
 
-if front --sizes 4 --presets Q8_0,Q4_K_M --baseline lagrange,lagrange-rel -o "$T/f.csv" --plot "$T/f.svg" --keep; then ok; else bad "front: $(cat "$T/err")"; fi
+if front --sizes 4 --presets Q8_0,Q4_K_M --baseline lagrange,lagrange-rel -o "$T/f.csv" --plot "$T/f.svg" --report "$T/f.html" --keep; then ok; else bad "front: $(cat "$T/err")"; fi
 grep -q "estimate: about" "$T/log" && ok || bad "no estimate"
 [ "$(head -1 "$T/f.csv")" = "file,kind,bytes,bpw,bpw_blocks,kld,kld_lo,kld_hi,same_top1,ppl,predicted_kld,pareto" ] && ok || bad "header: $(head -1 "$T/f.csv")"
 for k in fit:4 baseline:8 preset:2; do
@@ -21,6 +21,8 @@ for f in "$T"/f.csv.work/fit-*.gguf "$T"/f.csv.work/lagrange-[0-9]*.gguf; do
     [ "$s" -le "${b%.gguf}" ] && grep -q ",$s," "$T/f.csv" && ok || bad "$f has $s bytes"
 done
 grep -q "</svg>" "$T/f.svg" && grep -q "fit-line" "$T/f.svg" && grep -q "Q4_K_M" "$T/f.svg" && ! grep -q "https*://[^w]" "$T/f.svg" && ok || bad "the picture"
+
+grep -q "</html>" "$T/f.html" && grep -q "Matrices of the blocks" "$T/f.html" && ! grep -q "https*://" "$T/f.html" && ok || bad "the page has outside references or no end"
 
 # again: nothing is made anew, the same table
 if front --sizes 4 --presets Q8_0,Q4_K_M --baseline lagrange,lagrange-rel -o "$T/g.csv" --workdir "$T/f.csv.work" --json && [ "$(grep -c '"reused": true' "$T/log")" -eq 12 ]; then ok; else bad "again: $(head -c 300 "$T/err")"; fi

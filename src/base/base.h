@@ -116,6 +116,7 @@ uint64_t ash_rng_u64(ash_rng *r);
 double ash_rng_f64(ash_rng *r);                   /* [0, 1) */
 uint64_t ash_rng_below(ash_rng *r, uint64_t n);   /* unbiased, n >= 1 */
 uint64_t ash_hash64(const void *p, size_t n);     /* XXH3 */
+size_t ash_utf8_put(uint32_t c, char out[4]);      /* a character as UTF-8: 1 to 4 bytes */
 typedef struct { uint32_t h[8]; uint64_t n; uint8_t buf[64]; } ash_sha256;
 void ash_sha256_init(ash_sha256 *s);
 void ash_sha256_add(ash_sha256 *s, const void *p, size_t n);

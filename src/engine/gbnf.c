@@ -138,15 +138,6 @@ static bool character(parser *x, uint32_t *cp) {
     return true;
 }
 
-static size_t put(char *o, uint32_t c) {
-    if (c < 0x80) return o[0] = (char)c, 1;
-    if (c < 0x800) return o[0] = (char)(0xc0 | c >> 6), o[1] = (char)(0x80 | (c & 63)), 2;
-    if (c < 0x10000) return o[0] = (char)(0xe0 | c >> 12), o[1] = (char)(0x80 | (c >> 6 & 63)), o[2] = (char)(0x80 | (c & 63)), 3;
-    o[0] = (char)(0xf0 | c >> 18), o[1] = (char)(0x80 | (c >> 12 & 63)), o[2] = (char)(0x80 | (c >> 6 & 63)),
-    o[3] = (char)(0x80 | (c & 63));
-    return 4;
-}
-
 static gx *literal(parser *x) {
     const char *start = ++x->p, *e = start;
     while (e < x->end && *e != '"') e += *e == '\\' && x->end - e > 1 ? 2 : 1;
@@ -157,7 +148,7 @@ static gx *literal(parser *x) {
     while (x->st == ASH_OK && !is(x, '"')) {
         uint32_t cp;
         if (!character(x, &cp)) return NULL;
-        len += put(o + len, cp);
+        len += ash_utf8_put(cp, o + len);
     }
     x->p++;
     n->bytes = (ash_str){o, len};

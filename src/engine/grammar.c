@@ -40,14 +40,7 @@ static uint32_t range(builder *b, uint32_t lo, uint32_t hi, uint32_t next) {
 static uint32_t split(builder *b, uint32_t one, uint32_t other) { return add(b, (gnode){.kind = GN_SPLIT, .next = one, .alt = other}); }
 
 /* ---- characters ---- */
-static int encode(uint32_t c, uint8_t o[4]) {
-    if (c < 0x80) return o[0] = (uint8_t)c, 1;
-    if (c < 0x800) return o[0] = (uint8_t)(0xc0 | c >> 6), o[1] = (uint8_t)(0x80 | (c & 63)), 2;
-    if (c < 0x10000) return o[0] = (uint8_t)(0xe0 | c >> 12), o[1] = (uint8_t)(0x80 | (c >> 6 & 63)), o[2] = (uint8_t)(0x80 | (c & 63)), 3;
-    o[0] = (uint8_t)(0xf0 | c >> 18), o[1] = (uint8_t)(0x80 | (c >> 12 & 63)), o[2] = (uint8_t)(0x80 | (c >> 6 & 63)),
-    o[3] = (uint8_t)(0x80 | (c & 63));
-    return 4;
-}
+static int encode(uint32_t c, uint8_t o[4]) { return (int)ash_utf8_put(c, (char *)o); }
 
 typedef struct {
     uint32_t node;

@@ -89,7 +89,6 @@ int ash_utf8_next(const char *p, const char *end, uint32_t *cp);
 size_t ash_utf8_span(const char *p, size_t n);
 /* True if p[0..n), n < 4, begins a character that more bytes could complete. */
 bool ash_utf8_partial(const char *p, size_t n);
-int ash_utf8_put(uint32_t cp, char out[4]);
 bool ash_is_space(uint32_t cp); /* Unicode's White_Space */
 /* NFC of valid UTF-8, appended to out. Linear in n for any input. */
 ash_status ash_nfc(ash_buf *out, const char *p, size_t n, ash_error *err);

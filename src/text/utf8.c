@@ -56,22 +56,6 @@ bool ash_utf8_partial(const char *s, size_t n) {
     return true;
 }
 
-int ash_utf8_put(uint32_t c, char out[4]) {
-    if (c < 0x80) return out[0] = (char)c, 1;
-    if (c < 0x800) return out[0] = (char)(0xc0 | c >> 6), out[1] = (char)(0x80 | (c & 0x3f)), 2;
-    if (c < 0x10000) {
-        out[0] = (char)(0xe0 | c >> 12);
-        out[1] = (char)(0x80 | (c >> 6 & 0x3f));
-        out[2] = (char)(0x80 | (c & 0x3f));
-        return 3;
-    }
-    out[0] = (char)(0xf0 | c >> 18);
-    out[1] = (char)(0x80 | (c >> 12 & 0x3f));
-    out[2] = (char)(0x80 | (c >> 6 & 0x3f));
-    out[3] = (char)(0x80 | (c & 0x3f));
-    return 4;
-}
-
 bool ash_is_space(uint32_t c) {
     return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 ||
            c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
@@ -139,7 +123,7 @@ static ash_status nfc_run(ash_buf *out, ash_buf *tmp, const char *p, size_t n, a
     if (m < 0) return ash_fail(err, ASH_E_INTERNAL, "NFC: %s", utf8proc_errmsg(m));
     for (utf8proc_ssize_t i = 0; i < m; i++) {
         char b[4];
-        ash_buf_add(out, b, (size_t)ash_utf8_put((uint32_t)c[i], b));
+        ash_buf_add(out, b, ash_utf8_put((uint32_t)c[i], b));
     }
     return ASH_OK;
 }

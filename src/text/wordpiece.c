@@ -77,7 +77,7 @@ static void put(splitter *s, uint32_t c) {
     }
     bool alone = is_punctuation(c);
     if (alone) end_word(s);
-    if (s->n_char <= MAX_WORD) ash_buf_add(s->word, b, (size_t)ash_utf8_put(c, b));
+    if (s->n_char <= MAX_WORD) ash_buf_add(s->word, b, ash_utf8_put(c, b));
     if (s->n_char <= MAX_WORD) s->n_char++;
     if (alone) end_word(s);
 }
@@ -121,7 +121,7 @@ ash_status ash_bert_normal(const ash_vocab *v, const char *t, size_t n, ash_buf 
     int m;
     for (const char *end = t + n; t < end;) {
         ASH_TRY(next_normal(v, &t, end, c, &m, err));
-        for (int i = 0; i < m; i++) ash_buf_add(out, b, (size_t)ash_utf8_put(c[i], b));
+        for (int i = 0; i < m; i++) ash_buf_add(out, b, ash_utf8_put(c[i], b));
     }
     return ash_buf_ok(out) ? ASH_OK : ash_fail(err, ASH_E_NOMEM, "out of memory while tokenizing");
 }

@@ -45,15 +45,6 @@ static int hex(const char *p, const char *end, int n) {
     return v;
 }
 
-static size_t put_utf8(char *o, uint32_t c) {
-    if (c < 0x80) return o[0] = (char)c, 1;
-    if (c < 0x800) return o[0] = (char)(0xc0 | c >> 6), o[1] = (char)(0x80 | (c & 63)), 2;
-    if (c < 0x10000) return o[0] = (char)(0xe0 | c >> 12), o[1] = (char)(0x80 | (c >> 6 & 63)), o[2] = (char)(0x80 | (c & 63)), 3;
-    o[0] = (char)(0xf0 | c >> 18), o[1] = (char)(0x80 | (c >> 12 & 63)), o[2] = (char)(0x80 | (c >> 6 & 63)),
-    o[3] = (char)(0x80 | (c & 63));
-    return 4;
-}
-
 /* Python's escapes; an unknown one stays as it is. The result is never longer. */
 static ash_status string(lexer *x) {
     char q = *x->p++, *o = NULL;
@@ -95,7 +86,7 @@ static ash_status string(lexer *x) {
             v = hex(p, stop, len);
             if (v < 0 || v > 0x10ffff || (v >= 0xd800 && v < 0xe000))
                 return ash_fail(x->err, ASH_E_FORMAT, "template line %u: bad \\%c escape", line, c);
-            n += put_utf8(o + n, (uint32_t)v);
+            n += ash_utf8_put((uint32_t)v, o + n);
             p += len;
             break;
         default:
@@ -103,7 +94,7 @@ static ash_status string(lexer *x) {
                 v = c - '0';
                 for (int i = 0; i < 2 && p < stop && *p >= '0' && *p <= '7'; i++) v = v * 8 + (*p++ - '0');
                 char u[4];
-                size_t k = put_utf8(u, (uint32_t)v); /* "\377" is two bytes out of four */
+                size_t k = ash_utf8_put((uint32_t)v, u); /* "\377" is two bytes out of four */
                 memcpy(o + n, u, k);
                 n += k;
             } else {
